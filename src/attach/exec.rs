@@ -1,0 +1,1 @@
+//! Attaching through the engine's exec.

@@ -1,0 +1,1 @@
+//! The settings tree: defaults, loading, checking, reload.

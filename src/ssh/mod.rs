@@ -1,0 +1,5 @@
+//! The SSH server: the only room that names russh.
+
+mod config;
+
+pub use config::Config;

@@ -1,0 +1,130 @@
+//! Every metric there is, in one place, so that names and labels can be read at a glance.
+//!
+//! Labels take values from small fixed sets only: an account or a workspace never is one, except where a container's own usage is what is
+//! measured.
+
+use prometheus::core::Collector;
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+/// Handles to all metrics. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// Where they are gathered from.
+    pub registry: Registry,
+    /// Connections accepted.
+    pub connections: IntCounter,
+    /// Connections refused before the handshake, by `reason`: `max_startups`, `per_source`.
+    pub connections_refused: IntCounterVec,
+    /// Connections open now, by `stage`: `login`, `open`.
+    pub connections_open: IntGaugeVec,
+    /// Login attempts, by `method` (`password`, `publickey`) and `outcome` (`granted`, `denied`, or an error's label).
+    pub logins: IntCounterVec,
+    /// Time an authenticator took, by `authenticator`.
+    pub auth_seconds: HistogramVec,
+    /// Sessions open now.
+    pub sessions_open: IntGauge,
+    /// Sessions ended, by `kind`: `shell`, `exec`, `sftp`.
+    pub sessions: IntCounterVec,
+    /// How long sessions lasted.
+    pub session_seconds: Histogram,
+    /// From the login's verdict to the first byte of the session's process, by `path`: `attach`, `claim`, `start`, `create`.
+    pub first_byte_seconds: HistogramVec,
+    /// Workspaces made ready, by `path`: `attach`, `claim`, `start`, `create`.
+    pub starts: IntCounterVec,
+    /// From asked to ready, by `path`.
+    pub start_seconds: HistogramVec,
+    /// Workspaces that could not be made ready, by `reason`.
+    pub start_failures: IntCounterVec,
+    /// The instance's containers, by `state`.
+    pub containers: IntGaugeVec,
+    /// Ready containers the pool should have, by `template`.
+    pub pool_desired: IntGaugeVec,
+    /// Ready containers the pool has, by `template`.
+    pub pool_ready: IntGaugeVec,
+    /// Containers claimed from the pool.
+    pub pool_claims: IntCounter,
+    /// Times the pool had none to give.
+    pub pool_misses: IntCounter,
+    /// Times a pool container could not be made or claimed.
+    pub pool_failures: IntCounter,
+    /// Times the sweeper looked.
+    pub sweeps: IntCounter,
+    /// Containers stopped, by `reason`: `idle`, `room`, `lifetime`, `asked`.
+    pub stops: IntCounterVec,
+    /// Things found that nobody owns and removed, by `kind`: `container`, `slot`.
+    pub orphans: IntCounterVec,
+    /// Logins that wait for a place.
+    pub queue_length: IntGauge,
+    /// How long they waited.
+    pub queue_seconds: Histogram,
+    /// Configuration reloads, by `outcome`: `applied`, `refused`.
+    pub reloads: IntCounterVec,
+    /// Tasks that panicked; each is a bug.
+    pub panics: IntCounter,
+}
+
+/// Upper bounds in seconds: from a warm attach on a fast host (5 ms) to a pull on a slow one.
+const SECONDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// Upper bounds in seconds for sessions: from a `git` command to a working day.
+const SESSION_SECONDS: &[f64] = &[0.1, 1.0, 10.0, 60.0, 300.0, 1800.0, 7200.0, 28_800.0, 86_400.0];
+
+impl Metrics {
+    /// A registry of its own with every metric in it, all at zero. Fails only if two metrics have the same name.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new_custom(Some("innkeeper".to_owned()), None)?;
+        let r = &registry;
+        let metrics = Self {
+            connections: add(r, IntCounter::new("connections_total", "Connections accepted")?)?,
+            connections_refused: counter(r, "connections_refused_total", "Connections refused before the handshake", &["reason"])?,
+            connections_open: gauge(r, "connections_open", "Connections open now", &["stage"])?,
+            logins: counter(r, "logins_total", "Login attempts", &["method", "outcome"])?,
+            auth_seconds: histogram(r, "auth_seconds", "Time an authenticator took", &["authenticator"])?,
+            sessions_open: add(r, IntGauge::new("sessions_open", "Sessions open now")?)?,
+            sessions: counter(r, "sessions_total", "Sessions ended", &["kind"])?,
+            session_seconds: add(
+                r,
+                Histogram::with_opts(HistogramOpts::new("session_seconds", "How long sessions lasted").buckets(SESSION_SECONDS.to_vec()))?,
+            )?,
+            first_byte_seconds: histogram(r, "first_byte_seconds", "From a login's verdict to the first byte of its process", &["path"])?,
+            starts: counter(r, "starts_total", "Workspaces made ready", &["path"])?,
+            start_seconds: histogram(r, "start_seconds", "From asked to ready", &["path"])?,
+            start_failures: counter(r, "start_failures_total", "Workspaces that could not be made ready", &["reason"])?,
+            containers: gauge(r, "containers", "Containers of this instance", &["state"])?,
+            pool_desired: gauge(r, "pool_desired", "Ready containers the pool should have", &["template"])?,
+            pool_ready: gauge(r, "pool_ready", "Ready containers the pool has", &["template"])?,
+            pool_claims: add(r, IntCounter::new("pool_claims_total", "Containers claimed from the pool")?)?,
+            pool_misses: add(r, IntCounter::new("pool_misses_total", "Times the pool had none to give")?)?,
+            pool_failures: add(r, IntCounter::new("pool_failures_total", "Times a pool container could not be made or claimed")?)?,
+            sweeps: add(r, IntCounter::new("sweeps_total", "Times the sweeper looked")?)?,
+            stops: counter(r, "stops_total", "Containers stopped", &["reason"])?,
+            orphans: counter(r, "orphans_removed_total", "Things that nobody owned, removed", &["kind"])?,
+            queue_length: add(r, IntGauge::new("queue_length", "Logins that wait for a place")?)?,
+            queue_seconds: add(
+                r,
+                Histogram::with_opts(HistogramOpts::new("queue_seconds", "How long logins waited for a place").buckets(SECONDS.to_vec()))?,
+            )?,
+            reloads: counter(r, "reloads_total", "Configuration reloads", &["outcome"])?,
+            panics: add(r, IntCounter::new("panics_total", "Tasks that panicked")?)?,
+            registry,
+        };
+        Ok(metrics)
+    }
+}
+
+fn add<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn counter(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+    add(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+    add(registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<HistogramVec, prometheus::Error> {
+    add(registry, HistogramVec::new(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()), labels)?)
+}

@@ -1,0 +1,77 @@
+//! The `[idle]`, `[pool]` and `[limits]` sections.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::name::TemplateName;
+use crate::units::Span;
+
+/// When a workspace that nobody uses is stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct IdleConfig {
+    /// How long after the last session ended; `0s`: never.
+    pub timeout: Span,
+    /// How often the sweeper looks.
+    pub sweep_every: Span,
+    /// Whether a container that uses CPU is not idle.
+    pub keep_busy: bool,
+    /// How long a container may run at all; `0s`: for ever.
+    pub max_lifetime: Span,
+    /// How long its processes may take to end before they are killed.
+    pub stop_grace: Span,
+}
+
+/// Ready containers that nobody owns yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PoolConfig {
+    /// How many are kept ready; 0: none.
+    pub size: usize,
+    /// Of which template.
+    pub template: TemplateName,
+    /// Whether no new ones are made for now.
+    pub paused: bool,
+}
+
+/// What all workspaces together may use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Containers running at once, the pool's included; the rest wait in the queue.
+    pub containers: usize,
+    /// Logins that may wait for a place.
+    pub queue: usize,
+    /// How long a login waits for a place.
+    pub queue_timeout: Span,
+    /// Sessions at once of one account.
+    pub sessions_per_account: u32,
+    /// How long a workspace may take to be ready once it has a place, a pull of its image not counted.
+    pub start_timeout: Span,
+}
+
+impl Default for IdleConfig {
+    fn default() -> Self {
+        Self {
+            timeout: Span::secs(30 * 60),
+            sweep_every: Span::secs(30),
+            keep_busy: true,
+            max_lifetime: Span::secs(0),
+            stop_grace: Span::secs(10),
+        }
+    }
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        #[allow(clippy::expect_used, reason = "a literal of the right form")]
+        let template = "default".parse().expect("a template name");
+        Self { size: 3, template, paused: false }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self { containers: 12, queue: 100, queue_timeout: Span::secs(300), sessions_per_account: 100, start_timeout: Span::secs(60) }
+    }
+}
