@@ -4,7 +4,12 @@
 //! some labels and a specification.
 
 mod config;
+#[cfg(test)]
+mod contract;
 pub mod docker;
+#[cfg(test)]
+#[allow(dead_code, reason = "a kit for the tests of other rooms")]
+pub(crate) mod fake;
 mod spec;
 
 use std::collections::BTreeMap;
