@@ -101,7 +101,7 @@ impl Admission {
         book.queue.push_back((number, sender));
         book.admit();
         drop(book);
-        self.0.pressure.notify_one();
+        self.look_for_room();
         Ok(Ticket { number, turn, inner: Arc::clone(&self.0), spent: false })
     }
 
@@ -110,7 +110,14 @@ impl Admission {
         self.0.book.lock().queue.len()
     }
 
-    /// Returns when somebody has come to wait since the last call.
+    /// Something has changed that may let somebody who waits in.
+    pub(super) fn look_for_room(&self) {
+        if self.waiting() > 0 {
+            self.0.pressure.notify_one();
+        }
+    }
+
+    /// Returns when somebody waits and it is worth looking for room, since the last call.
     pub(super) async fn pressed(&self) {
         self.0.pressure.notified().await;
     }

@@ -137,7 +137,7 @@ impl Driver {
     /// Starts the driver of a workspace of which nothing is known yet.
     pub(super) fn spawn(house: Arc<House>, name: WorkspaceName, idle_for: Duration, idle_timeout: Option<Duration>) -> Handle {
         let (inbox, requests) = mpsc::channel(INBOX);
-        let leases = Leases::idle_for(idle_for);
+        let leases = Leases::idle_for(idle_for, house.admission.clone());
         let record = Record { template: house.rules.load().pool.template.clone(), idle_timeout, last_active: SystemTime::now() - idle_for };
         let seen = watch::Sender::new(Seen { state: State::Unknown.label(), running: None, since: Instant::now(), record });
         let progress = watch::Sender::new(Progress::Asked);

@@ -7,11 +7,16 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::admission::Admission;
 use crate::name::AccountName;
 
 /// The leases on one workspace, and its idle clock.
 #[derive(Debug, Clone)]
-pub(super) struct Leases(Arc<Mutex<Book>>);
+pub(super) struct Leases {
+    book: Arc<Mutex<Book>>,
+    /// Told when the last lease is dropped: somebody may be waiting for the place.
+    admission: Admission,
+}
 
 #[derive(Debug)]
 struct Book {
@@ -38,37 +43,43 @@ pub(super) struct Counted {
 
 impl Leases {
     /// None held, idle for so long already.
-    pub(super) fn idle_for(already: Duration) -> Self {
+    pub(super) fn idle_for(already: Duration, admission: Admission) -> Self {
         let now = Instant::now();
-        Self(Arc::new(Mutex::new(Book { held: 0, idle_since: now.checked_sub(already).unwrap_or(now) })))
+        let book = Book { held: 0, idle_since: now.checked_sub(already).unwrap_or(now) };
+        Self { book: Arc::new(Mutex::new(book)), admission }
     }
 
     pub(super) fn take(&self) -> Held {
-        self.0.lock().held += 1;
+        self.book.lock().held += 1;
         Held(self.clone())
     }
 
     pub(super) fn count(&self) -> usize {
-        self.0.lock().held
+        self.book.lock().held
     }
 
     /// For how long nobody has used it; `None` while somebody does.
     pub(super) fn idle(&self) -> Option<Duration> {
-        let book = self.0.lock();
+        let book = self.book.lock();
         (book.held == 0).then(|| book.idle_since.elapsed())
     }
 
     /// Starts the idle clock anew: it was used just now, by itself or by somebody who did not stay.
     pub(super) fn touch(&self) {
-        self.0.lock().idle_since = Instant::now();
+        self.book.lock().idle_since = Instant::now();
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let mut book = self.0.0.lock();
+        let mut book = self.0.book.lock();
         book.held -= 1;
         book.idle_since = Instant::now();
+        let last = book.held == 0;
+        drop(book);
+        if last {
+            self.0.admission.look_for_room();
+        }
     }
 }
 
@@ -103,7 +114,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_idle_clock_runs_only_while_nobody_is_there() {
-        let leases = Leases::idle_for(Duration::from_secs(5));
+        let leases = Leases::idle_for(Duration::from_secs(5), Admission::new(1, 1));
         tokio::time::advance(Duration::from_secs(5)).await;
         assert_eq!(leases.idle(), Some(Duration::from_secs(10)));
         let (one, two) = (leases.take(), leases.take());

@@ -19,6 +19,8 @@ mod recipe;
 mod state;
 mod sweeper;
 mod template;
+#[cfg(test)]
+mod tests;
 
 pub use config::{IdleConfig, LimitsConfig, PoolConfig};
 pub use directory::Directory;
