@@ -17,7 +17,7 @@ use crate::name::{AccountName, NameError, TemplateName, WorkspaceName};
 
 /// Add, change, remove and list the accounts of the accounts file
 #[derive(Debug, Args)]
-pub struct AccountArgs {
+pub(super) struct AccountArgs {
     #[command(subcommand)]
     command: Command,
 }
@@ -82,7 +82,7 @@ struct PasswordSource {
 
 /// Why an account command failed.
 #[derive(Debug, thiserror::Error)]
-pub enum AccountError {
+pub(super) enum AccountError {
     /// The accounts file.
     #[error(transparent)]
     Edit(#[from] EditError),
@@ -119,7 +119,7 @@ pub enum AccountError {
 }
 
 /// Does what the arguments say to this accounts file.
-pub fn run(args: AccountArgs, file: &Path) -> Result<(), AccountError> {
+pub(super) fn run(args: AccountArgs, file: &Path) -> Result<(), AccountError> {
     match dispatch(args, file, &mut io::stdout().lock()) {
         // Whoever reads the list has seen enough of it, as `head` does.
         Err(AccountError::Terminal(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
