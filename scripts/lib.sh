@@ -50,3 +50,34 @@ apt_install() {
 hash_of() {
     (cd "$repo" && find "$@" -type f -printf '%p %m\n' -exec sha256sum {} \; | LC_ALL=C sort | sha256sum | cut -c1-16)
 }
+
+# The compiler behind `cargo`, and what it needs from Debian. Rust itself is the one thing that is not installed here.
+need_rust() {
+    # Under sudo the PATH is root's, and rustup's programs are in somebody's home.
+    local home
+    for home in "${CARGO_HOME:-$HOME/.cargo}" ${SUDO_USER:+"$(getent passwd "$SUDO_USER" | cut -d: -f6)/.cargo"}; do
+        have cargo || [ ! -x "$home/bin/cargo" ] || PATH=$home/bin:$PATH
+    done
+    have cargo || die "Rust is missing; install it with: curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y, and open a new shell"
+    need gcc=gcc
+    [ -e /usr/include/stdio.h ] || install_packages libc6-dev
+}
+
+# cargo as whoever owns the checkout: under sudo a build as root would leave files that its owner cannot replace.
+run_cargo() {
+    if is_root && [ -n "${SUDO_USER-}" ] && [ "$(stat -c %U "$repo")" = "$SUDO_USER" ]; then
+        sudo -u "$SUDO_USER" -H env "PATH=$PATH" "$(command -v cargo)" "$@"
+    else
+        cargo "$@"
+    fi
+}
+
+# mounts_below DIR: every mount point at or below it, deepest last mounted first.
+mounts_below() {
+    # In mountinfo a space is \040: printf %b turns it back.
+    local target
+    tac /proc/self/mountinfo | while read -r _ _ _ _ target _; do
+        printf -v target %b "${target//\\0/\\00}"
+        case $target in "$1" | "$1"/*) printf '%s\n' "$target" ;; esac
+    done
+}

@@ -13,7 +13,7 @@ upstream=debian:12-slim
 # Long enough for 30 MB over a modest line, short enough to wait for a registry that never answers.
 readonly PULL_SECONDS=45
 
-inputs=$(hash_of user-image)
+inputs=$(hash_of user-image/Dockerfile user-image/packages.txt user-image/files)
 current() { docker image inspect --format '{{index .Config.Labels "innkeeper.inputs"}}' "$image" 2>/dev/null; }
 [ "$(current)" != "$inputs" ] || exit 0
 
