@@ -116,9 +116,9 @@ impl Settings {
 
     fn check_places(&self, all: &mut Vec<Problem>) {
         let (pool, limits) = (&self.pool, &self.limits);
-        if !self.template.contains_key(&pool.template) {
+        for name in pool.template.names().iter().filter(|name| !self.template.contains_key(name)) {
             let known: Vec<&str> = self.template.keys().map(|name| name.as_str()).collect();
-            let message = format!("there is no [template.{}]; there is: {}", pool.template, known.join(", "));
+            let message = format!("there is no [template.{name}]; there is: {}", known.join(", "));
             all.push(Problem::error("pool.template", message));
         }
         require(all, limits.containers >= 1, "limits.containers", "must be at least 1");

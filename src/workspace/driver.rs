@@ -21,7 +21,7 @@ use super::state::{Action, Event, State};
 use super::{Ending, EnsureError, Progress, StartPath};
 use crate::engine::{ContainerId, Limits};
 use crate::home::Slot;
-use crate::name::WorkspaceName;
+use crate::name::{TemplateName, WorkspaceName};
 use crate::store::Record;
 
 /// What may be asked of a driver.
@@ -138,7 +138,7 @@ impl Driver {
     pub(super) fn spawn(house: Arc<House>, name: WorkspaceName, idle_for: Duration, idle_timeout: Option<Duration>) -> Handle {
         let (inbox, requests) = mpsc::channel(INBOX);
         let leases = Leases::idle_for(idle_for, house.admission.clone());
-        let record = Record { template: house.rules.load().pool.template.clone(), idle_timeout, last_active: SystemTime::now() - idle_for };
+        let record = Record { template: TemplateName::default(), idle_timeout, last_active: SystemTime::now() - idle_for };
         let seen = watch::Sender::new(Seen { state: State::Unknown.label(), running: None, since: Instant::now(), record });
         let progress = watch::Sender::new(Progress::Asked);
         let weak = inbox.downgrade();
@@ -390,7 +390,7 @@ impl Driver {
     }
 
     fn record(&self) -> Record {
-        let template = self.wish.template.clone().unwrap_or_else(|| self.house.rules.load().pool.template.clone());
+        let template = self.wish.template.clone().unwrap_or_default();
         let last_active = SystemTime::now() - self.leases.idle().unwrap_or_default();
         Record { template, idle_timeout: self.idle_timeout, last_active }
     }

@@ -84,12 +84,12 @@ impl House {
         &*self.parts.engine
     }
 
-    /// The recipe of a template, or of the pool's where none is named.
+    /// The recipe of a template, or of `default` where none is named.
     pub(super) fn recipe(&self, template: Option<&TemplateName>) -> Result<Recipe, EnsureError> {
         let rules = self.rules.load();
-        let name = template.unwrap_or(&rules.pool.template);
-        match rules.templates.get(name) {
-            Some(found) => Ok(Recipe { instance: rules.instance.clone(), template_name: name.clone(), template: found.clone() }),
+        let name = template.cloned().unwrap_or_default();
+        match rules.templates.get(&name) {
+            Some(found) => Ok(Recipe { instance: rules.instance.clone(), template_name: name, template: found.clone() }),
             None => Err(EnsureError::NoTemplate(name.to_string())),
         }
     }

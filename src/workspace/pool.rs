@@ -3,7 +3,7 @@
 //! Filled in the background, one at a time, and only while nobody waits for anything: a person comes first. A container leaves the pool by
 //! being claimed or thrown away, and never returns.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,49 +140,62 @@ impl House {
         }
     }
 
-    /// One step towards a full pool of the right kind. Says whether there is more to do.
+    /// One step towards a full pool of the right kinds. Says whether there is more to do.
     async fn fill_one(&self) -> Result<bool, EnsureError> {
         let rules = self.rules.load_full();
-        let recipe = self.recipe(None)?;
         // A home cannot reach a container that runs where nothing can be mounted.
         let size = if self.parts.slots.can_mount() { rules.pool.size } else { 0 };
-        let desired = self.parts.metrics.pool_desired.with_label_values(&[recipe.template_name.as_str()]);
-        desired.set(i64::try_from(size).unwrap_or(i64::MAX));
-        self.replace_stale(&recipe, size).await?;
-        let have = self.pool.ready.lock().len();
-        let ready = self.parts.metrics.pool_ready.with_label_values(&[recipe.template_name.as_str()]);
-        ready.set(i64::try_from(have).unwrap_or(i64::MAX));
-        if have >= size || rules.pool.paused || self.pool.people_wait() || self.admission.waiting() > 0 {
+        let recipes: Result<Vec<Recipe>, _> = rules.pool.template.names().iter().map(|name| self.recipe(Some(name))).collect();
+        let recipes = recipes?;
+        self.replace_stale(&recipes, size).await?;
+        let mut short = None;
+        for recipe in recipes {
+            let fingerprint = recipe.fingerprint();
+            let have = self.pool.ready.lock().iter().filter(|spare| spare.recipe == fingerprint).count();
+            let metrics = &self.parts.metrics;
+            let label = [recipe.template_name.as_str()];
+            metrics.pool_desired.with_label_values(&label).set(i64::try_from(size).unwrap_or(i64::MAX));
+            metrics.pool_ready.with_label_values(&label).set(i64::try_from(have).unwrap_or(i64::MAX));
+            if have < size && short.is_none() {
+                short = Some(recipe);
+            }
+        }
+        let Some(recipe) = short else { return Ok(false) };
+        if rules.pool.paused || self.pool.people_wait() || self.admission.waiting() > 0 {
             return Ok(false);
         }
         let Some(place) = self.admission.try_enter() else { return Ok(false) };
         let spare = self.make_spare(&recipe, place).await?;
         debug!(container = spare.id.0, "pool container ready");
         self.pool.ready.lock().push_back(spare);
-        ready.inc();
         Ok(true)
     }
 
     /// Throws away what is too many, or was made from another image or template than would be used now.
-    async fn replace_stale(&self, recipe: &Recipe, size: usize) -> Result<(), EnsureError> {
+    async fn replace_stale(&self, recipes: &[Recipe], size: usize) -> Result<(), EnsureError> {
         if self.pool.ready.lock().is_empty() {
             return Ok(());
         }
-        let image = self.engine().image(&recipe.template.image).await?;
-        let fingerprint = recipe.fingerprint();
+        let mut wanted = HashMap::new();
+        for recipe in recipes {
+            wanted.insert(recipe.fingerprint(), (self.engine().image(&recipe.template.image).await?, size));
+        }
         let mut stale = Vec::new();
         {
             let mut ready = self.pool.ready.lock();
-            let (keep, drop): (VecDeque<_>, _) = std::mem::take(&mut *ready)
-                .into_iter()
-                .partition(|spare| spare.recipe == fingerprint && image.as_ref().is_none_or(|image| *image == spare.image));
-            *ready = keep;
-            stale.extend(drop);
-            let too_many = ready.len().saturating_sub(size);
-            stale.extend(ready.drain(..too_many));
+            for spare in std::mem::take(&mut *ready) {
+                match wanted.get_mut(&spare.recipe) {
+                    // An image that was removed can still be run from: only another one counts.
+                    Some((image, left)) if *left > 0 && image.as_ref().is_none_or(|image| *image == spare.image) => {
+                        *left -= 1;
+                        ready.push_back(spare);
+                    }
+                    _ => stale.push(spare),
+                }
+            }
         }
         for spare in stale {
-            info!(container = spare.id.0, "pool container is not what would be made now, replacing it");
+            info!(container = spare.id.0, "pool container is not what would be kept now, removing it");
             self.throw_away(spare).await;
         }
         Ok(())
@@ -225,8 +238,8 @@ impl House {
     /// Takes a container that an earlier process made for the pool, if it is as good as new. `false`: it is nobody's.
     pub(super) async fn adopt_spare(&self, container: &Container) -> bool {
         let Some(slot) = recipe::slot_of(container).and_then(|id| self.parts.slots.adopt(id)) else { return false };
-        let (Ok(recipe), Some((template, fingerprint))) = (self.recipe(None), recipe::made_from(&container.labels)) else { return false };
-        let current = template == recipe.template_name && fingerprint == recipe.fingerprint();
+        let Some((template, fingerprint)) = recipe::made_from(&container.labels) else { return false };
+        let current = self.recipe(Some(&template)).is_ok_and(|recipe| fingerprint == recipe.fingerprint());
         // A home on the slot: a claim was cut short after the mount.
         if container.state != ContainerState::Running || !current || !matches!(slot.is_mounted(), Ok(false)) {
             return false;

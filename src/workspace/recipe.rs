@@ -46,7 +46,7 @@ impl Recipe {
         template.motd.clear();
         template.disk = crate::units::Size::default();
         let text = serde_json::to_string(&template).unwrap_or_default();
-        HEXLOWER.encode(&Sha256::digest(text)[..8])
+        HEXLOWER.encode(&Sha256::digest(format!("{}\n{text}", self.template_name))[..8])
     }
 
     /// A container for this slot, under this name. Its host name is the template's: the one thing a person sees of it that cannot be

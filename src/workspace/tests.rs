@@ -256,7 +256,9 @@ async fn the_pool_makes_room_first() {
     let mut other = rules();
     other.limits.containers = 2;
     other.pool.size = 2;
-    other.templates.insert("other".parse().unwrap(), Template { cpus: 0.5, ..other.templates[&other.pool.template].clone() });
+    other
+        .templates
+        .insert("other".parse().unwrap(), Template { cpus: 0.5, ..other.templates[&crate::name::TemplateName::default()].clone() });
     world.directory.reload(other);
     let mut wants_other = grant("alice");
     wants_other.template = Some("other".parse().unwrap());
