@@ -15,7 +15,7 @@ const WIDTH: usize = 100;
 /// A complete configuration file that says what is so anyway.
 pub fn default_file() -> String {
     let mut out = comment("innkeeper's configuration. Everything here is the default: what is taken out stays as it is.");
-    sections(&mut out, &[], keys::root(), &mut |out, _, section, leaves| {
+    sections(&mut out, "default", &[], keys::root(), &mut |out, _, section, leaves| {
         match section {
             [] => {}
             section => {
@@ -41,12 +41,9 @@ pub fn default_file() -> String {
 /// The reference page, in Markdown.
 pub fn reference() -> String {
     let mut out = INTRODUCTION.to_owned();
-    sections(&mut out, &[], keys::root(), &mut |out, about, section, leaves| {
+    sections(&mut out, "NAME", &[], keys::root(), &mut |out, about, section, leaves| {
         match section {
             [] => out.push_str("\n## At the top\n"),
-            [name, _] => {
-                let _ = write!(out, "\n## `[{name}.NAME]`\n\n{about}\n");
-            }
             section => {
                 let _ = write!(out, "\n## `[{}]`\n\n{about}\n", section.join("."));
             }
@@ -73,9 +70,10 @@ pub fn effective(settings: &Settings) -> String {
     toml::to_string(&value).unwrap_or_default()
 }
 
-/// Shows each section's own values, then those of the sections in it. What has a chosen name is shown under `default`.
+/// Shows each section's own values, then those of the sections in it. What has a chosen name is shown under `chosen`.
 fn sections<'a>(
     out: &mut String,
+    chosen: &'a str,
     path: &[&'a str],
     section: &'a Section,
     show: &mut impl FnMut(&mut String, &str, &[&str], &[(&str, &Leaf)]),
@@ -94,27 +92,26 @@ fn sections<'a>(
     for (name, node) in &section.keys {
         let (inner, below): (_, &[&str]) = match node {
             Node::Section(inner) => (inner, &[name]),
-            Node::Named(inner) => (inner, &[name, "default"]),
+            Node::Named(inner) => (inner, &[name, chosen]),
             Node::Leaf(_) => continue,
         };
-        sections(out, &[path, below].concat(), inner, show);
+        sections(out, chosen, &[path, below].concat(), inner, show);
     }
 }
 
 fn entry(out: &mut String, section: &[&str], name: &str, leaf: &Leaf) {
     let key = [section, &[name]].concat();
-    let default = match (literal(&leaf.default), leaf.secret) {
-        (Some(value), _) => format!("default `{value}`"),
-        (None, true) => "secret, not set".to_owned(),
-        (None, false) => "not set".to_owned(),
+    // Where the text says what the default is, there is no value that would.
+    let default = match literal(&leaf.default) {
+        Some(value) => format!(" · default `{value}`"),
+        None if leaf.about.contains("Default: ") => String::new(),
+        None => " · not set".to_owned(),
     };
+    let secret = if leaf.secret { " · secret" } else { "" };
     let restart = NEEDS_RESTART.iter().any(|section| is_within(&key.join("."), section));
     let restart = if restart { " A change needs a restart." } else { "" };
-    let variable = match section {
-        [_, _] if section[1] == "default" => variable(&[section[0], "NAME", name]),
-        _ => variable(&key),
-    };
-    let _ = write!(out, "\n**`{name}`** · {} · {default} · `{variable}`\n\n{}{restart}\n", leaf.kind.name(), leaf.about);
+    let (kind, variable) = (leaf.kind.name(), variable(&key));
+    let _ = write!(out, "\n**`{name}`** · {kind}{default}{secret} · `{variable}`\n\n{}{restart}\n", leaf.about);
 }
 
 /// A default as it is written in a file; `None` if there is no value that would say the same.

@@ -121,6 +121,7 @@ impl Kind {
             Self::Choice(values) => format!("one of `\"{}\"`", values.join("\"`, `\"")),
             Self::List(of) => match of.as_ref() {
                 Self::Text => "list of texts".to_owned(),
+                Self::Choice(values) => format!("list of `\"{}\"`", values.join("\"`, `\"")),
                 of => format!("list of {}", of.name()),
             },
             Self::Table => "table of texts".to_owned(),
