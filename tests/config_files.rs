@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use innkeeper::config::{self, Loaded, Origin, Settings, Severity, Sources};
 use innkeeper::units::{Size, Span};
+use proptest::prelude::*;
 use secrecy::ExposeSecret;
 use tempfile::TempDir;
 
@@ -204,6 +205,53 @@ fn secrets_come_from_files_and_are_in_one_place_only() {
 
     let both = setting.complaints(&[("INNKEEPER__AUTH__WEBHOOK__TOKEN", "hunter3")]);
     assert_eq!(both, ["config.toml:5:1: auth.webhook.token_file: `auth.webhook.token` is set as well; take one of the two out"]);
+}
+
+#[test]
+fn secrets_do_not_show_wherever_they_come_from() {
+    let setting = Setting::new("[auth.webhook]\ntoken = 'hunter2'");
+    assert_eq!(setting.complaints(&[]), <[&str; 0]>::default());
+    assert!(!format!("{:?}", setting.load()).contains("hunter2"));
+    let variable = [("INNKEEPER__AUTH__WEBHOOK__TOKEN", "hunter3")];
+    let loaded = setting.sources(&variable).load().unwrap();
+    assert_eq!(loaded.settings.auth.webhook.token.as_ref().unwrap().expose_secret(), "hunter3");
+    assert!(!format!("{loaded:?}").contains("hunter3"));
+
+    setting.write("config.toml", "[auth.webhook]\ntoken = 'hunter2'", 0o644);
+    let exposed = setting.complaints(&[]);
+    assert!(exposed[0].starts_with("config.toml:2:1: warning: auth.webhook.token: everybody on this machine can read it; mend: chmod 600"));
+    assert_eq!(setting.complaints(&variable), <[&str; 0]>::default(), "the file's secret is not the one in use");
+}
+
+proptest! {
+    #[test]
+    fn no_file_and_no_variable_panics(text in "([a-z]{1,5}|idle|timeout|template|auth|[\\[\\]={}.\"'\n 0-9])*", value in "\\PC*") {
+        let setting = Setting::new(&text);
+        setting.complaints(&[("INNKEEPER__IDLE", &value), ("INNKEEPER__TEMPLATE__X__CPUS", &value)]);
+    }
+}
+
+#[test]
+fn paths_are_not_empty() {
+    check(
+        "state_dir = ''\n[ssh]\nhost_keys = ''",
+        &[
+            "config.toml:1:1: state_dir: must be a path, and is empty or relative",
+            "config.toml:3:1: ssh.host_keys: must be a path, and is empty or relative",
+        ],
+    );
+}
+
+#[test]
+fn names_of_templates_are_checked() {
+    check(
+        "[template.big]\npids = 1\n[template.Big]\nx = 1",
+        &[
+            "config.toml:2:1: template.big.pids: must be at least 8",
+            "config.toml:3:11: template.Big: template name \"Big\" has a character other than a-z, 0-9 and -",
+            "config.toml:4:1: template.Big.x: unknown key `x`, `innkeeper config default` lists all there are",
+        ],
+    );
 }
 
 #[test]
