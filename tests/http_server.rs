@@ -1,5 +1,7 @@
 //! Health and metrics over real sockets, for clients that behave and for those that do not.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says where")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -18,6 +18,7 @@ use std::ffi::OsString;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -124,7 +125,11 @@ fn told(result: Result<(), CommandError>) -> Exit {
 
 /// Runs what waits for others.
 fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
-    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(future))
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let done = runtime.block_on(future);
+    // Not longer for whatever a thread is still busy with: what had to end has ended.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    Ok(done)
 }
 
 #[cfg(test)]

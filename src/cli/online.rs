@@ -1,10 +1,9 @@
 //! What `innkeeper check --online` tries on this machine itself. What it asks others is [`crate::app::probes`].
 
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-
-use rustix::fs::{Access, access};
 
 use crate::config::Settings;
 use crate::telemetry::{Outcome, Probe};
@@ -31,10 +30,20 @@ fn writable(directory: &Path) -> Outcome {
     if !there.is_dir() {
         return Outcome::Failed(format!("{} is not a directory", there.display()));
     }
-    match access(&there, Access::WRITE_OK | Access::EXEC_OK) {
+    match try_write(&there) {
         Ok(()) if there == directory => Outcome::Fine(format!("{} is writable", directory.display())),
         Ok(()) => Outcome::Fine(format!("{} will be made", directory.display())),
-        Err(why) => Outcome::Failed(format!("{}: {}; mend: run as root or change its owner", there.display(), io::Error::from(why))),
+        Err(why) => Outcome::Failed(format!("nothing can be written in {}: {why}", there.display())),
+    }
+}
+
+/// Makes a file and takes it away again: permission bits say too little, of a full or read-only file system, or to root.
+fn try_write(directory: &Path) -> io::Result<()> {
+    let path = directory.join(format!(".innkeeper-check-{}", std::process::id()));
+    let written = File::create_new(&path).and_then(|mut file| file.write_all(b"innkeeper check\n").and_then(|()| file.sync_all()));
+    match (written, fs::remove_file(&path)) {
+        (Err(why), _) => Err(why),
+        (Ok(()), removed) => removed,
     }
 }
 

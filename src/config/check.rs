@@ -36,8 +36,8 @@ impl Settings {
         for (name, template) in &self.template {
             check_template(&format!("template.{name}"), template, all);
         }
-        for (key, path) in [("state_dir", &self.state_dir), ("engine.socket", &self.engine.socket)] {
-            require(all, path.is_absolute(), key, "must be an absolute path");
+        for (key, path) in self.clone().paths_mut() {
+            require(all, path.is_absolute(), key, "must be a path, and is empty or relative");
         }
         if let Err(why) = telemetry::filter(&self.log.filter) {
             all.push(Problem::error("log.filter", format!("{why}; write for example \"info\" or \"warn,innkeeper::ssh=debug\"")));

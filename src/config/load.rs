@@ -1,9 +1,9 @@
 //! From a file and the environment to settings that can be used, or to the list of everything that is wrong with them.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use secrecy::SecretString;
 use serde_path_to_error::Segment;
@@ -15,9 +15,12 @@ use super::source::{self, Tree};
 use super::{DEFAULT_FILE, Settings, default_template};
 
 /// Where settings are read from; the same again on every reload.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Sources {
-    file: Option<PathBuf>,
+    /// The file that must be there.
+    named: Option<PathBuf>,
+    /// The file that is read if none is named and it is there, now or by the next reload.
+    usual: Option<PathBuf>,
     variables: BTreeMap<String, String>,
 }
 
@@ -63,19 +66,19 @@ impl Sources {
     /// A file that must be there, if one is given, and variables of the environment.
     pub fn new(file: Option<PathBuf>, variables: impl IntoIterator<Item = (String, String)>) -> Self {
         let variables = variables.into_iter().filter(|(name, _)| name.starts_with(source::PREFIX)).collect();
-        Self { file, variables }
+        Self { named: file, usual: None, variables }
     }
 
     /// The given file, or the one at [`DEFAULT_FILE`] if there is one, and this process's environment.
     pub fn of_process(file: Option<PathBuf>) -> Self {
         let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
-        let usual = || Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists());
-        Self::new(file.or_else(usual), std::env::vars_os().map(|(name, value)| (text(name), text(value))))
+        let variables = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
+        Self { usual: Some(PathBuf::from(DEFAULT_FILE)), ..Self::new(file, variables) }
     }
 
-    /// The file, if there is one.
+    /// The file that would be read now, if there is one.
     pub fn file(&self) -> Option<&Path> {
-        self.file.as_deref()
+        self.named.as_deref().or_else(|| self.usual.as_deref().filter(|path| path.exists()))
     }
 
     /// Reads them. Everything that is wrong is found in one go.
@@ -92,6 +95,7 @@ impl Sources {
 
         let known: Vec<String> = problems.iter().map(|problem| problem.key.clone()).filter(|key| !key.is_empty()).collect();
         let mut found = settings.check();
+        found.extend(self.exposed_secrets(&settings, &tree));
         found.extend(read_secrets(&mut settings));
         // A key with one problem needs no second: its value is not the one that was written.
         found.retain(|problem| !known.iter().any(|key| super::is_within(key, &problem.key)));
@@ -108,18 +112,33 @@ impl Sources {
     }
 
     fn read(&self) -> Result<Tree, Problem> {
-        let Some(path) = &self.file else { return Ok(Tree::default()) };
+        let Some(path) = self.file() else { return Ok(Tree::default()) };
         let unreadable = |why: io::Error| {
-            let origin = Origin::File { path: path.clone(), line: 0, column: 0 };
+            let origin = Origin::File { path: path.to_owned(), line: 0, column: 0 };
             Problem::error("", format!("cannot be read: {why}; name another file with --config")).at(origin)
         };
         Tree::parse(path, &std::fs::read_to_string(path).map_err(unreadable)?)
     }
 
+    /// Secrets that everybody can read in the file itself.
+    fn exposed_secrets(&self, settings: &Settings, tree: &Tree) -> Option<Problem> {
+        let exposed = self.file().filter(|path| std::fs::metadata(path).is_ok_and(|data| is_world_readable(&data)))?;
+        let in_file = |key: &str| matches!(tree.origin_of_key(key), Origin::File { .. });
+        let (key, _) = settings.secrets().into_iter().find(|(key, secret)| secret.is_some() && in_file(key))?;
+        Some(Problem::warning(key, format!("everybody on this machine can read it; mend: chmod 600 {}", exposed.display())))
+    }
+
     /// What relative paths in the file are relative to.
     fn directory(&self) -> PathBuf {
-        let file = self.file.as_deref().unwrap_or(Path::new(""));
+        let file = self.file().unwrap_or(Path::new(""));
         std::path::absolute(file).ok().and_then(|file| file.parent().map(Path::to_owned)).unwrap_or_else(current_directory)
+    }
+}
+
+/// Names of variables only: a value may be a secret.
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").field("file", &self.file()).field("variables", &self.variables.keys()).finish()
     }
 }
 
@@ -157,31 +176,16 @@ fn settings(tree: &mut Tree, problems: &mut Vec<Problem>) -> Settings {
 
 /// Makes every path absolute, and gives those that depend on others their values.
 fn resolve_paths(settings: &mut Settings, base: impl Fn(&str) -> PathBuf) {
-    let join = |key: &str, path: &mut PathBuf| {
+    let join = |(key, path): (&str, &mut PathBuf)| {
         if !path.as_os_str().is_empty() && path.is_relative() {
             *path = base(key).join(&*path);
         }
     };
-    join("state_dir", &mut settings.state_dir);
-    join("engine.socket", &mut settings.engine.socket);
-    settings.ssh.host_keys.get_or_insert_with(|| settings.state_dir.join("host_keys"));
-    settings.auth.accounts.file.get_or_insert_with(|| settings.state_dir.join("accounts.toml"));
-    settings.home.root.get_or_insert_with(|| settings.state_dir.join("homes"));
-    let webhook = &mut settings.auth.webhook;
-    let optional = [
-        ("ssh.host_keys", &mut settings.ssh.host_keys),
-        ("auth.accounts.file", &mut settings.auth.accounts.file),
-        ("auth.webhook.token_file", &mut webhook.token_file),
-        ("auth.webhook.ca_file", &mut webhook.ca_file),
-        ("auth.webhook.client_cert_file", &mut webhook.client_cert_file),
-        ("auth.webhook.client_key_file", &mut webhook.client_key_file),
-        ("home.root", &mut settings.home.root),
-    ];
-    for (key, path) in optional {
-        if let Some(path) = path {
-            join(key, path);
-        }
-    }
+    join(("state_dir", &mut settings.state_dir));
+    settings.ssh.host_keys = Some(settings.host_keys());
+    settings.auth.accounts.file = Some(settings.accounts_file());
+    settings.home.root = Some(settings.homes());
+    settings.paths_mut().into_iter().for_each(join);
 }
 
 /// Reads each secret that is in a file of its own.
@@ -211,11 +215,15 @@ fn read_secrets(settings: &mut Settings) -> Vec<Problem> {
 /// A secret without the space around it, and whether everybody may read its file.
 fn read_secret(path: &Path) -> Result<(SecretString, bool), String> {
     let text = std::fs::read_to_string(path).map_err(|why| format!("cannot be read: {why}"))?;
-    let mode = std::fs::metadata(path).map_err(|why| format!("cannot be read: {why}"))?.permissions().mode();
+    let data = std::fs::metadata(path).map_err(|why| format!("cannot be read: {why}"))?;
     match text.trim() {
         "" => Err("is empty; put the secret into it".to_owned()),
-        secret => Ok((secret.into(), mode & 0o004 != 0)),
+        secret => Ok((secret.into(), is_world_readable(&data))),
     }
+}
+
+fn is_world_readable(data: &std::fs::Metadata) -> bool {
+    data.permissions().mode() & 0o004 != 0
 }
 
 fn current_directory() -> PathBuf {

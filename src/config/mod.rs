@@ -113,6 +113,23 @@ impl Settings {
         flat
     }
 
+    /// Every path that is set, by its key.
+    fn paths_mut(&mut self) -> Vec<(&'static str, &mut PathBuf)> {
+        let webhook = &mut self.auth.webhook;
+        let optional = [
+            ("ssh.host_keys", &mut self.ssh.host_keys),
+            ("auth.accounts.file", &mut self.auth.accounts.file),
+            ("auth.webhook.token_file", &mut webhook.token_file),
+            ("auth.webhook.ca_file", &mut webhook.ca_file),
+            ("auth.webhook.client_cert_file", &mut webhook.client_cert_file),
+            ("auth.webhook.client_key_file", &mut webhook.client_key_file),
+            ("home.root", &mut self.home.root),
+        ];
+        let always = [("state_dir", &mut self.state_dir), ("engine.socket", &mut self.engine.socket)];
+        let optional = optional.into_iter().filter_map(|(key, path)| Some((key, path.as_mut()?)));
+        always.into_iter().chain(optional).collect()
+    }
+
     /// Every secret, by its key.
     fn secrets(&self) -> [(&'static str, Option<&SecretString>); 1] {
         [("auth.webhook.token", self.auth.webhook.token.as_ref())]

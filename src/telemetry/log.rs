@@ -4,7 +4,9 @@ use std::io::{self, IsTerminal};
 use std::panic;
 
 use prometheus::IntCounter;
+use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
@@ -35,16 +37,23 @@ pub enum LogError {
 
 /// Starts to log; once in a process.
 pub fn init(config: &Config) -> Result<Log, LogError> {
+    let (subscriber, log) = subscriber(config, io::stderr, has_colours())?;
+    subscriber.try_init().map_err(|why| LogError::Subscriber(why.to_string()))?;
+    Ok(log)
+}
+
+fn subscriber<W>(config: &Config, writer: W, coloured: bool) -> Result<(impl Subscriber + Send + Sync, Log), LogError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
     let (filter, handle) = reload::Layer::new(filter(&config.filter).map_err(LogError::Filter)?);
-    // An operator who closed the log must not end the gateway by it: without this a failed write is printed, which panics.
-    let lines = fmt::layer().with_writer(io::stderr).log_internal_errors(false);
+    // Without this a write that fails is printed to standard error, which panics when that is what is closed.
+    let lines = fmt::layer().with_writer(writer).log_internal_errors(false);
     let lines = match config.format {
-        Format::Text => lines.with_ansi(has_colours()).boxed(),
+        Format::Text => lines.with_ansi(coloured).boxed(),
         Format::Json => lines.json().flatten_event(true).boxed(),
     };
-    let subscriber = tracing_subscriber::registry().with(filter).with(lines);
-    subscriber.try_init().map_err(|why| LogError::Subscriber(why.to_string()))?;
-    Ok(Log { filter: handle })
+    Ok((tracing_subscriber::registry().with(filter).with(lines), Log { filter: handle }))
 }
 
 /// Logs every panic, and counts it.
@@ -119,6 +128,47 @@ mod tests {
         check("error", "error");
         check("warn,innkeeper=debug", "innkeeper=debug,warn");
         check("innkeeper=debug", "innkeeper=debug");
+    }
+
+    /// What is written while `work` runs.
+    fn written(config: &Config, work: impl FnOnce(&Log)) -> String {
+        let (reader, writer) = io::pipe().unwrap();
+        let writer = std::sync::Mutex::new(writer);
+        let (subscriber, log) = subscriber(config, writer, false).unwrap();
+        tracing::subscriber::with_default(subscriber, || work(&log));
+        drop(log);
+        io::read_to_string(reader).unwrap()
+    }
+
+    #[test]
+    fn json_lines_are_objects_with_the_fields_in_them() {
+        let config = Config { format: Format::Json, filter: "info".to_owned() };
+        let text = written(&config, |_| {
+            let _span = tracing::info_span!("connection", id = "abc").entered();
+            tracing::info!(account = "alice", "logged in");
+            tracing::debug!("not shown");
+        });
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&line["message"], &line["account"], &line["span"]["id"]), (&"logged in".into(), &"alice".into(), &"abc".into()));
+    }
+
+    #[test]
+    fn text_lines_have_nothing_that_a_terminal_obeys() {
+        let text = written(&Config::default(), |_| tracing::info!(version = "SSH-2.0-\x1b]0;x\x07", "connected \x1b[31m"));
+        assert!(text.contains("connected") && !text.contains(['\x1b', '\x07']), "{text:?}");
+    }
+
+    #[test]
+    fn the_filter_changes_while_it_runs() {
+        let config = Config { format: Format::Json, filter: "info".to_owned() };
+        let text = written(&config, |log| {
+            tracing::debug!("first");
+            log.set_filter("debug").unwrap();
+            tracing::debug!("second");
+            assert!(log.set_filter("innkeeper=loud").is_err());
+            tracing::debug!("third");
+        });
+        assert!(!text.contains("first") && text.contains("second") && text.contains("third"), "{text}");
     }
 
     #[test]
