@@ -14,7 +14,7 @@ use bytes::Bytes;
 pub use client::WebhookSetupError;
 use reqwest::{Client, Response, StatusCode, Url};
 use tokio::time::{Instant, sleep, timeout};
-use tracing::debug;
+use tracing::{debug, info};
 
 use self::client::Addresses;
 use self::remembered::Remembered;
@@ -70,7 +70,10 @@ impl Webhook {
         let response = self.client.post(url.clone()).body(body).send().await.map_err(|error| broken(&error))?;
         match response.status() {
             StatusCode::OK => wire::verdict(&bounded_body(response).await?, &attempt.account),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(Verdict::Denied),
+            no @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+                info!(connection = %attempt.connection, status = no.as_u16(), "refused by status; if nobody gets in, check auth.webhook.token");
+                Ok(Verdict::Denied)
+            }
             other => Err(AuthError::Status(other.as_u16())),
         }
     }
