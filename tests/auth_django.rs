@@ -1,5 +1,7 @@
 //! The webhook against a real Django, with Django's own user table.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "common/django.rs"]
 mod django;
 

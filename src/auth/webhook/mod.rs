@@ -48,19 +48,21 @@ impl Webhook {
         let body = Bytes::from(serde_json::to_vec(question).map_err(|error| AuthError::Garbage(error.to_string()))?);
         let deadline = Instant::now() + self.patience;
         let mut failures = 0;
+        let mut failure = AuthError::TimedOut;
         loop {
             let remaining = deadline.saturating_duration_since(Instant::now());
-            let answer = timeout(self.try_timeout.min(remaining), self.ask_once(url, body.clone(), attempt)).await;
-            let error = match answer {
+            match timeout(self.try_timeout.min(remaining), self.ask_once(url, body.clone(), attempt)).await {
                 Ok(Ok(verdict)) => return Ok(verdict),
-                Ok(Err(error)) => error,
-                Err(_) => AuthError::TimedOut,
-            };
+                Ok(Err(error)) => failure = error,
+                // A try that had less than its time says nothing; what was wrong before still is.
+                Err(_) if remaining < self.try_timeout => return Err(failure),
+                Err(_) => failure = AuthError::TimedOut,
+            }
             let pause = pause(failures);
             failures += 1;
-            debug!(connection = %attempt.connection, failures, %error, "no verdict from the login service");
+            debug!(connection = %attempt.connection, failures, error = %failure, "no verdict from the login service");
             if Instant::now() + pause >= deadline {
-                return Err(error);
+                return Err(failure);
             }
             sleep(pause).await;
         }
