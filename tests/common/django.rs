@@ -35,7 +35,7 @@ impl Django {
         // The server inherits the socket as its standard input: no port is free in between, and who connects early waits in its backlog.
         let server = command(&python, state.path())
             .args(["-m", "gunicorn", "mysite.wsgi", "--bind", "fd://0", "--worker-class", "gthread", "--threads", "4"])
-            .args(["--keep-alive", "60", "--graceful-timeout", "1", "--log-level", "warning"])
+            .args(["--keep-alive", "60", "--graceful-timeout", "1", "--log-level", "warning", "--no-control-socket"])
             .stdin(Stdio::from(OwnedFd::from(listener)))
             .spawn()
             .unwrap();

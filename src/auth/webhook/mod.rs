@@ -7,7 +7,7 @@ mod client;
 mod remembered;
 mod wire;
 
-use std::error::Error as _;
+use std::error::Error;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -134,16 +134,23 @@ async fn bounded_body(mut response: Response) -> Result<Vec<u8>, AuthError> {
 }
 
 fn broken(error: &reqwest::Error) -> AuthError {
-    if error.is_timeout() { AuthError::TimedOut } else { AuthError::Unreachable(reason(error)) }
+    let not_http = causes(error).any(|cause| cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse));
+    if error.is_timeout() {
+        AuthError::TimedOut
+    } else if not_http {
+        AuthError::Garbage("not HTTP".to_owned())
+    } else {
+        AuthError::Unreachable(reason(error))
+    }
 }
 
 /// The innermost cause, "connection refused" say: what reqwest puts around it repeats the address.
 fn reason(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    if error.source().is_none() { "the request failed".to_owned() } else { printable(&cause.to_string()) }
+    causes(error).last().map_or_else(|| "the request failed".to_owned(), |cause| printable(&cause.to_string()))
+}
+
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(error.source(), |&cause| cause.source())
 }
 
 /// How long to wait after so many failures before the next try: doubling to a bound, each between half and the whole of it, so that the
