@@ -73,6 +73,8 @@ struct Reading {
     stamp: Option<Stamp>,
     /// The last accounts that could be read.
     accounts: Arc<AccountMap>,
+    /// What is wrong with the file since, as the log was told.
+    told: Option<FileError>,
 }
 
 /// Differs whenever the file was written to or replaced.
@@ -102,7 +104,7 @@ impl Watched {
     /// Reads the file. A file that cannot be used is an error, one that is not there has no accounts.
     pub(super) fn open(path: &Path) -> Result<Self, FileError> {
         let (stamp, accounts) = read(path);
-        Ok(Self { path: path.to_owned(), last: Mutex::new(Reading { stamp, accounts: Arc::new(accounts?) }) })
+        Ok(Self { path: path.to_owned(), last: Mutex::new(Reading { stamp, accounts: Arc::new(accounts?), told: None }) })
     }
 
     /// The accounts as they are now. When a changed file cannot be used, those before the change stay, and the log says so once.
@@ -112,13 +114,21 @@ impl Watched {
         let now = std::fs::metadata(&self.path).ok().map(|meta| Stamp::of(&meta));
         if now != last.stamp {
             let (stamp, accounts) = read(&self.path);
-            last.stamp = stamp;
             match accounts {
                 Ok(accounts) => {
                     info!(path = %self.path.display(), accounts = accounts.len(), "accounts file changed and was read again");
-                    last.accounts = Arc::new(accounts);
+                    *last = Reading { stamp, accounts: Arc::new(accounts), told: None };
                 }
-                Err(error) => warn!(%error, "accounts file changed and cannot be used; the accounts before the change stay"),
+                Err(error) => {
+                    if last.told.as_ref() != Some(&error) {
+                        warn!(%error, "accounts file changed and cannot be used; the accounts before the change stay");
+                    }
+                    // What could not be read now, for want of a descriptor say, may be read next time; what does not parse will not.
+                    if !matches!(error, FileError::Read { .. }) {
+                        last.stamp = stamp;
+                    }
+                    last.told = Some(error);
+                }
             }
         }
         last.accounts.clone()

@@ -7,14 +7,14 @@ mod client;
 mod remembered;
 mod wire;
 
-use std::error::Error as _;
+use std::error::Error;
 use std::time::Duration;
 
 use bytes::Bytes;
 pub use client::WebhookSetupError;
 use reqwest::{Client, Response, StatusCode, Url};
 use tokio::time::{Instant, sleep, timeout};
-use tracing::debug;
+use tracing::{debug, info};
 
 use self::client::Addresses;
 use self::remembered::Remembered;
@@ -48,19 +48,21 @@ impl Webhook {
         let body = Bytes::from(serde_json::to_vec(question).map_err(|error| AuthError::Garbage(error.to_string()))?);
         let deadline = Instant::now() + self.patience;
         let mut failures = 0;
+        let mut failure = AuthError::TimedOut;
         loop {
             let remaining = deadline.saturating_duration_since(Instant::now());
-            let answer = timeout(self.try_timeout.min(remaining), self.ask_once(url, body.clone(), attempt)).await;
-            let error = match answer {
+            match timeout(self.try_timeout.min(remaining), self.ask_once(url, body.clone(), attempt)).await {
                 Ok(Ok(verdict)) => return Ok(verdict),
-                Ok(Err(error)) => error,
-                Err(_) => AuthError::TimedOut,
-            };
+                Ok(Err(error)) => failure = error,
+                // A try that had less than its time says nothing; what was wrong before still is.
+                Err(_) if remaining < self.try_timeout => return Err(failure),
+                Err(_) => failure = AuthError::TimedOut,
+            }
             let pause = pause(failures);
             failures += 1;
-            debug!(connection = %attempt.connection, failures, %error, "no verdict from the login service");
+            debug!(connection = %attempt.connection, failures, error = %failure, "no verdict from the login service");
             if Instant::now() + pause >= deadline {
-                return Err(error);
+                return Err(failure);
             }
             sleep(pause).await;
         }
@@ -70,7 +72,10 @@ impl Webhook {
         let response = self.client.post(url.clone()).body(body).send().await.map_err(|error| broken(&error))?;
         match response.status() {
             StatusCode::OK => wire::verdict(&bounded_body(response).await?, &attempt.account),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(Verdict::Denied),
+            no @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+                info!(connection = %attempt.connection, status = no.as_u16(), "refused by status; if nobody gets in, check auth.webhook.token");
+                Ok(Verdict::Denied)
+            }
             other => Err(AuthError::Status(other.as_u16())),
         }
     }
@@ -129,16 +134,23 @@ async fn bounded_body(mut response: Response) -> Result<Vec<u8>, AuthError> {
 }
 
 fn broken(error: &reqwest::Error) -> AuthError {
-    if error.is_timeout() { AuthError::TimedOut } else { AuthError::Unreachable(reason(error)) }
+    let not_http = causes(error).any(|cause| cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse));
+    if error.is_timeout() {
+        AuthError::TimedOut
+    } else if not_http {
+        AuthError::Garbage("not HTTP".to_owned())
+    } else {
+        AuthError::Unreachable(reason(error))
+    }
 }
 
 /// The innermost cause, "connection refused" say: what reqwest puts around it repeats the address.
 fn reason(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    if error.source().is_none() { "the request failed".to_owned() } else { printable(&cause.to_string()) }
+    causes(error).last().map_or_else(|| "the request failed".to_owned(), |cause| printable(&cause.to_string()))
+}
+
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(error.source(), |&cause| cause.source())
 }
 
 /// How long to wait after so many failures before the next try: doubling to a bound, each between half and the whole of it, so that the

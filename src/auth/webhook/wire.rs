@@ -191,7 +191,7 @@ fn shortened(text: &str) -> String {
 
 /// Variables in an answer's environment; sshd takes as many from a client.
 const MAX_VARIABLES: usize = 128;
-/// Bytes of their names and values together: half of what one argument page of `execve` takes, so that a shell still starts.
+/// Bytes of their names and values together: sshd takes as much, and every kernel starts a process with it.
 const MAX_ENVIRONMENT_BYTES: usize = 64 << 10;
 /// Bytes of the message: more than a terminal shows.
 const MAX_MESSAGE_BYTES: usize = 4 << 10;
