@@ -48,12 +48,14 @@ start_engine() {
         need fuse-overlayfs=fuse-overlayfs
     fi
     # Debian's own script also mounts the cgroups where nobody has.
-    if [ -x /etc/init.d/docker ] && /etc/init.d/docker start >&2 && wait_for_engine "$ENGINE_START_SECONDS"; then
+    if [ -x /etc/init.d/docker ] && /etc/init.d/docker start >&2 && wait_for_engine 20; then
         return
     fi
     run_dockerd "$log" && return
     # Slow, and works on any file system.
-    grep -qs storage-driver /etc/docker/daemon.json || run_dockerd "$log" --storage-driver=vfs && return
+    if ! grep -qs storage-driver /etc/docker/daemon.json; then
+        run_dockerd "$log" --storage-driver=vfs && return
+    fi
     tail -n 15 "$log" >&2
     die "dockerd does not start: its last lines are above, the rest is in $log"
 }
@@ -63,7 +65,7 @@ run_dockerd() {
     local log=$1 pid
     shift
     mkdir -p "$(dirname "$log")"
-    say "dockerd $* (log: $log)"
+    say "dockerd${*:+ $*} (log: $log)"
     (ulimit -n 1048576 2>/dev/null; exec setsid dockerd "$@" </dev/null >>"$log" 2>&1) &
     pid=$!
     wait_for_engine "$ENGINE_START_SECONDS" "$pid" && return

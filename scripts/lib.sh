@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # What quickstart, test and the scripts beside this file share: how they speak, and how they install what is missing. Sourced, never run.
 
+# Where dockerd and sshd are, which a user's PATH may lack.
+PATH=$PATH:/usr/sbin:/sbin
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 # One line about what happens, to standard error, so that standard output stays what somebody asked for.
