@@ -192,6 +192,12 @@ pub enum EngineError {
     },
 }
 
+/// A shell script as it is sent: without its comments and indentation. None may have a document or a string of several lines in it.
+pub(crate) fn shell_code(script: &str) -> String {
+    let lines = script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// What runs containers. All calls have deadlines of their own; none retries.
 ///
 /// `start`, `stop`, `pause`, `unpause` and `remove` of something that is already so is a success.

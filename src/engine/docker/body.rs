@@ -9,7 +9,7 @@ use bollard::models::{
     RestartPolicyNameEnum,
 };
 
-use crate::engine::{ContainerSpec, EngineError, INSTANCE_LABEL, Limits, NetworkSpec, Propagation};
+use crate::engine::{ContainerSpec, EngineError, INSTANCE_LABEL, Limits, NetworkSpec, Propagation, shell_code};
 use crate::name::InstanceName;
 
 /// Who everything in a container runs as. Numeric: a name would be looked up in a file of the image.
@@ -28,10 +28,7 @@ const CPU_QUOTA_MIN: i64 = 1_000;
 const MEMORY_MIN: i64 = 6 << 20;
 
 /// What the first process runs. Its comments stay here: `docker inspect` shows the rest.
-static PID1: LazyLock<String> = LazyLock::new(|| {
-    let code = include_str!("pid1.sh").lines().filter(|line| !line.trim_start().starts_with('#'));
-    code.collect::<Vec<_>>().join("\n")
-});
+static PID1: LazyLock<String> = LazyLock::new(|| shell_code(include_str!("pid1.sh")));
 
 /// A container's limits as Docker counts them; none of them is ever 0 or negative, which would mean "no limit".
 struct Quantities {
