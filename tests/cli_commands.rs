@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 const COMMANDS: [&[&str]; 10] = [
     &[],
+    &["account"],
     &["serve"],
     &["check"],
     &["config"],
