@@ -43,12 +43,27 @@ pub struct Stay {
     pub workspace: WorkspaceName,
     /// Which container it is in, so that processes are opened in that one or not at all.
     pub container: String,
+    /// How it was made ready.
+    pub path: StartPath,
     /// Becomes `Some` when the workspace stops being there, or is about to.
     pub ending: watch::Receiver<Option<Ending>>,
     /// The template's message of the day, for people.
     pub motd: Option<String>,
     /// The live reason.
     pub lease: Lease,
+}
+
+/// How a workspace was made ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StartPath {
+    /// Its container was running.
+    Attach,
+    /// A container from the pool was given to it.
+    Claim,
+    /// Its container was stopped, and was started.
+    Start,
+    /// A container was created.
+    Create,
 }
 
 /// Why a workspace is not there any more.
@@ -125,6 +140,20 @@ pub trait Keeper: Send + Sync + 'static {
 
     /// Opens a process in it.
     async fn open(&self, stay: &Stay, spec: &ProcessSpec) -> Result<Process, OpenError>;
+}
+
+// === impl StartPath ===
+
+impl StartPath {
+    /// The value of the metric label `path`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Attach => "attach",
+            Self::Claim => "claim",
+            Self::Start => "start",
+            Self::Create => "create",
+        }
+    }
 }
 
 // === impl Lease ===

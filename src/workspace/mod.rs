@@ -7,5 +7,5 @@ mod keeper;
 mod template;
 
 pub use config::{IdleConfig, LimitsConfig, PoolConfig};
-pub use keeper::{Ending, EnsureError, Keeper, Lease, OpenError, Progress, ProgressSender, Stay};
+pub use keeper::{Ending, EnsureError, Keeper, Lease, OpenError, Progress, ProgressSender, StartPath, Stay};
 pub use template::Template;
