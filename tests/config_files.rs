@@ -107,7 +107,7 @@ fn values_arrive() {
     assert_eq!(settings.idle.timeout, Span::secs(5400));
     let names: Vec<&str> = settings.template.keys().map(|name| name.as_str()).collect();
     assert_eq!(names, ["big", "default"], "the default template is always there");
-    let big = &settings.template[&settings.pool.template];
+    let big = &settings.template[&settings.pool.template.names()[0]];
     assert_eq!((big.memory, big.cpus, big.pids), (Size::gib(64), 16.0, 512));
 }
 

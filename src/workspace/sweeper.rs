@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::directory::Directory;
 use super::driver::{Handle, Request, StopReason};
@@ -106,8 +106,16 @@ impl Directory {
         let usages = join_all(candidates.iter().map(|(_, id, _)| self.house.engine().usage(id))).await;
         let (mut fresh, mut idle) = (HashMap::new(), Vec::new());
         for (candidate, usage) in candidates.into_iter().zip(usages) {
-            let Ok(usage) = usage else { continue };
             let (handle, id, _) = &candidate;
+            let usage = match usage {
+                Ok(usage) => usage,
+                // Better stopped too early than never: its processes get their grace, and nothing of hers is lost.
+                Err(why) => {
+                    debug!(container = id.0, %why, "cannot tell whether it is busy");
+                    idle.push(candidate);
+                    continue;
+                }
+            };
             fresh.insert(id.clone(), (Instant::now(), usage.cpu));
             match samples.busy(id, &usage) {
                 Some(true) => handle.leases.touch(),

@@ -46,7 +46,7 @@ impl Default for Template {
             cpus: 2.0,
             memory: Size::gib(8),
             pids: 512,
-            open_files: 65_536,
+            open_files: 16_384,
             disk: Size::gib(50),
             env: BTreeMap::from([("LANG".to_owned(), "C.UTF-8".to_owned())]),
             home: "/home/user".to_owned(),

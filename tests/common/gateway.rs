@@ -62,8 +62,7 @@ impl Gateway {
         let instance = format!("test-{:08x}", rand::random::<u32>());
         let key = dir.path().join("id");
         run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "a test", "-f"]).arg(&key)).good();
-        let mut gateway =
-            Self { dir, instance, ssh_port: 0, http_port: 0, child: None, log: Arc::default(), clean: true };
+        let mut gateway = Self { dir, instance, ssh_port: 0, http_port: 0, child: None, log: Arc::default(), clean: true };
         gateway.configure(sections);
         for account in ["alice", "bob", "carol", "dave"] {
             gateway.add_account(account);
@@ -238,7 +237,8 @@ impl Gateway {
     /// Names of all containers of the instance, with their states.
     pub fn containers(&self) -> Vec<(String, String)> {
         let filter = format!("label=innkeeper={}", self.instance);
-        let listed = run(Command::new("docker").args(["ps", "-a", "--no-trunc", "--format", "{{.Names}} {{.State}}", "--filter", &filter])).good();
+        let listed =
+            run(Command::new("docker").args(["ps", "-a", "--no-trunc", "--format", "{{.Names}} {{.State}}", "--filter", &filter])).good();
         listed.lines().filter_map(|line| line.split_once(' ')).map(|(name, state)| (name.to_owned(), state.to_owned())).collect()
     }
 

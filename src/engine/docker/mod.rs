@@ -4,6 +4,7 @@
 //! for is built in `body`, where it can be looked at without a Docker.
 
 mod body;
+mod cgroup;
 pub mod demux;
 mod error;
 mod events;
@@ -220,7 +221,13 @@ impl Engine for Docker {
         let options = query::StatsOptionsBuilder::new().stream(false).one_shot(true).build();
         let mut answers = Box::pin(self.api.stats(&id.0, Some(options)));
         let stats = self.call("stats", &id.0, async { answers.next().await.transpose() }).await?;
-        stats.as_ref().and_then(usage::usage).ok_or(EngineError::NotRunning)
+        if let Some(usage) = stats.as_ref().and_then(usage::usage) {
+            return Ok(usage);
+        }
+        // Not running, or an engine that cannot tell.
+        let found = self.call("inspect", &id.0, self.api.inspect_container(&id.0, None)).await?;
+        let pid = found.state.and_then(|state| state.pid).filter(|pid| *pid > 0).ok_or(EngineError::NotRunning)?;
+        cgroup::usage(pid).ok_or(EngineError::Refused { call: "stats", why: "neither the engine nor a cgroup says".to_owned() })
     }
 
     fn events(&self) -> Pin<Box<dyn Stream<Item = Event> + Send>> {
