@@ -50,7 +50,7 @@ if [ -n "${INNKEEPER_TERMINAL+set}" ]; then
             set -- $INNKEEPER_MODES
             while [ $# -gt 0 ]; do
                 case ${2-} in
-                0x* | undef) stty "$1" "$2" 2>/dev/null; shift ;;
+                '^'* | [0-9]* | undef) stty "$1" "$2" 2>/dev/null; shift ;;
                 *) stty "$1" 2>/dev/null ;;
                 esac
                 shift
@@ -65,6 +65,8 @@ fi
 
 ik_program=$INNKEEPER_PROGRAM
 ik_command=$INNKEEPER_COMMAND
+# What a shell before hers has left: hers is the first.
+unset OLDPWD SHLVL
 unset INNKEEPER_SCRIPT INNKEEPER_UID INNKEEPER_HOME INNKEEPER_TERMINAL INNKEEPER_MODES INNKEEPER_GREETING INNKEEPER_PROGRAM INNKEEPER_COMMAND
 
 case $ik_program in

@@ -65,8 +65,9 @@ pub(super) fn stty(modes: &[(u8, u32)]) -> String {
         match mode {
             _ if value == default => None,
             Key(word) if *value == 0xff => Some(format!("{word} undef")),
-            // As 0x.., because a single digit would be taken for itself.
-            Key(word) => Some(format!("{word} 0x{:02x}", value & 0xff)),
+            // Neither a single digit, which would be taken for itself, nor 0x, which busybox does not know.
+            Key(word) if *value < 10 => Some(format!("{word} ^{}", char::from(b'@' + *value as u8))),
+            Key(word) => (*value < 0xff).then(|| format!("{word} {value}")),
             Flag(word) if *value == 0 => Some(format!("-{word}")),
             Flag(_) if *default == 1 => None,
             Flag(word) => Some((*word).to_owned()),
@@ -82,7 +83,8 @@ mod tests {
     #[test]
     fn only_what_differs_is_said() {
         assert_eq!(stty(&[(53, 1), (3, 127), (72, 1), (1, 3)]), "");
-        assert_eq!(stty(&[(53, 0), (3, 8), (1, 255), (42, 1), (36, 7)]), "intr undef erase 0x08 iutf8 -echo");
+        assert_eq!(stty(&[(53, 0), (3, 8), (1, 255), (42, 1), (36, 7)]), "intr undef erase ^H iutf8 -echo");
+        assert_eq!(stty(&[(3, 32), (1, u32::MAX)]), "erase 32");
         assert_eq!(stty(&[(0, 9), (200, 1), (129, 38400)]), "", "unknown ones are ignored");
         assert_eq!(stty(&[(53, 0), (53, 1)]), "");
         assert!(MODES.is_sorted_by_key(|(opcode, ..)| opcode));
