@@ -1,3 +1,7 @@
 //! The `innkeeper` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    innkeeper::cli::main(std::env::args_os()).into()
+}

@@ -116,6 +116,15 @@ impl WorkspaceName {
     }
 }
 
+// === impl TemplateName ===
+
+impl Default for TemplateName {
+    /// The template of whoever is given no other.
+    fn default() -> Self {
+        Self("default".to_owned())
+    }
+}
+
 // === impl ConnectionId ===
 
 impl ConnectionId {

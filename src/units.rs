@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 /// A span of time, written `30s`, `1h 30m`, `0s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("format" = "duration"))]
 pub struct Span(Duration);
 
 /// A number of bytes, written `512MiB`, `8GiB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("format" = "size"))]
 pub struct Size(u64);
 
 // === impl Span ===

@@ -2,11 +2,15 @@
 //!
 //! This room answers a question about an account and a proof; it knows nothing of SSH packets, containers or workspaces' state.
 
+pub mod accounts;
+mod chain;
 mod config;
 mod grant;
+pub mod webhook;
 
 use std::net::SocketAddr;
 
+pub use chain::{AuthSetupError, Authenticators};
 pub use config::{AccountsConfig, Config, Method, WebhookConfig};
 pub use grant::{EnvValue, Grant, LimitOverrides, Permit};
 

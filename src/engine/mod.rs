@@ -4,7 +4,12 @@
 //! some labels and a specification.
 
 mod config;
+#[cfg(test)]
+mod contract;
 pub mod docker;
+#[cfg(test)]
+#[allow(dead_code, reason = "a kit for the tests of other rooms")]
+pub(crate) mod fake;
 mod spec;
 
 use std::collections::BTreeMap;
@@ -185,6 +190,12 @@ pub enum EngineError {
         /// What it answered.
         why: String,
     },
+}
+
+/// A shell script as it is sent: without its comments and indentation. None may have a document or a string of several lines in it.
+pub(crate) fn shell_code(script: &str) -> String {
+    let lines = script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// What runs containers. All calls have deadlines of their own; none retries.

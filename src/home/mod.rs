@@ -1,5 +1,35 @@
-//! Homes and the slots through which they reach containers.
+//! Homes, and the slots through which they reach containers that are already running.
+//!
+//! A home is a workspace's persistent files. A slot is an empty directory on the host that a container has for its home directory, bound
+//! with slave propagation: a home mounted on the slot appears in the container. This room knows paths and mounts, no containers.
 
 mod config;
+mod homes;
+mod slots;
 
 pub use config::{Config, Driver};
+pub use homes::Homes;
+pub use slots::{Slot, SlotId, Slots};
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Whoever a container's processes run as. Homes belong to it.
+pub const USER: u32 = 1000;
+
+/// A file operation on a home or a slot that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {what} {}: {why}", path.display())]
+pub struct HomeError {
+    what: &'static str,
+    path: PathBuf,
+    #[source]
+    why: io::Error,
+}
+
+impl HomeError {
+    /// Makes one out of an I/O error, for `map_err`.
+    fn of<E: Into<io::Error>>(what: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
+        move |why| Self { what, path: path.to_owned(), why: why.into() }
+    }
+}

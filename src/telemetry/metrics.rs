@@ -4,7 +4,10 @@
 //! measured.
 
 use prometheus::core::Collector;
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use super::ContainerMetrics;
 
 /// Handles to all metrics. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -61,6 +64,10 @@ pub struct Metrics {
     pub reloads: IntCounterVec,
     /// Tasks that panicked; each is a bug.
     pub panics: IntCounter,
+    /// What each container uses.
+    pub container_usage: ContainerMetrics,
+    /// The gateway's own process, under the names that every exporter uses, so without our prefix.
+    process: Registry,
 }
 
 /// Upper bounds in seconds: from a warm attach on a fast host (5 ms) to a pull on a slow one.
@@ -74,6 +81,8 @@ impl Metrics {
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new_custom(Some("innkeeper".to_owned()), None)?;
         let r = &registry;
+        let process = Registry::new();
+        process.register(Box::new(ProcessCollector::for_self()))?;
         let metrics = Self {
             connections: add(r, IntCounter::new("connections_total", "Connections accepted")?)?,
             connections_refused: counter(r, "connections_refused_total", "Connections refused before the handshake", &["reason"])?,
@@ -106,9 +115,18 @@ impl Metrics {
             )?,
             reloads: counter(r, "reloads_total", "Configuration reloads", &["outcome"])?,
             panics: add(r, IntCounter::new("panics_total", "Tasks that panicked")?)?,
+            container_usage: add(r, ContainerMetrics::new()?)?,
+            process,
             registry,
         };
         Ok(metrics)
+    }
+
+    /// Everything measured, in Prometheus' text format.
+    pub fn text(&self) -> Result<String, prometheus::Error> {
+        let mut families = self.registry.gather();
+        families.extend(self.process.gather());
+        TextEncoder::new().encode_to_string(&families)
     }
 }
 

@@ -1,7 +1,13 @@
-//! Tracing and metrics. Knows nothing of what is measured.
+//! Tracing, metrics, and the questions whether what is needed is there. Knows nothing of what is measured.
 
 mod config;
+mod containers;
+mod log;
 mod metrics;
+mod probe;
 
 pub use config::{Config, Format};
+pub use containers::{ContainerMetrics, ContainerUsage};
+pub use log::{Log, LogError, count_panics, filter, init};
 pub use metrics::Metrics;
+pub use probe::{Outcome, Probe, ask_all};

@@ -26,12 +26,22 @@ pub struct IdleConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PoolConfig {
-    /// How many are kept ready; 0: none.
+    /// How many are kept ready of each template; 0: none.
     pub size: usize,
-    /// Of which template.
-    pub template: TemplateName,
+    /// Of which template, or of which: `"default"` or `["default", "python"]`.
+    pub template: Templates,
     /// Whether no new ones are made for now.
     pub paused: bool,
+}
+
+/// One template's name, or several in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Templates {
+    /// One.
+    One(TemplateName),
+    /// Several.
+    Several(Vec<TemplateName>),
 }
 
 /// What all workspaces together may use.
@@ -64,9 +74,17 @@ impl Default for IdleConfig {
 
 impl Default for PoolConfig {
     fn default() -> Self {
-        #[allow(clippy::expect_used, reason = "a literal of the right form")]
-        let template = "default".parse().expect("a template name");
-        Self { size: 3, template, paused: false }
+        Self { size: 3, template: Templates::One(TemplateName::default()), paused: false }
+    }
+}
+
+impl Templates {
+    /// The names.
+    pub fn names(&self) -> &[TemplateName] {
+        match self {
+            Self::One(name) => std::slice::from_ref(name),
+            Self::Several(names) => names,
+        }
     }
 }
 

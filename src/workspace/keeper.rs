@@ -34,6 +34,19 @@ pub enum Progress {
     Starting,
 }
 
+/// How a workspace came to be ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartPath {
+    /// It was running.
+    Attach,
+    /// A container from the pool was given to it.
+    Claim,
+    /// Its stopped container was started.
+    Start,
+    /// A container was made.
+    Create,
+}
+
 /// A live reason to keep a workspace running. Dropping it is leaving.
 pub struct Lease(#[allow(dead_code, reason = "held for its drop")] Box<dyn Any + Send + Sync>);
 
@@ -43,6 +56,8 @@ pub struct Stay {
     pub workspace: WorkspaceName,
     /// Which container it is in, so that processes are opened in that one or not at all.
     pub container: String,
+    /// How it came to be ready.
+    pub path: StartPath,
     /// Becomes `Some` when the workspace stops being there, or is about to.
     pub ending: watch::Receiver<Option<Ending>>,
     /// The template's message of the day, for people.
@@ -125,6 +140,39 @@ pub trait Keeper: Send + Sync + 'static {
 
     /// Opens a process in it.
     async fn open(&self, stay: &Stay, spec: &ProcessSpec) -> Result<Process, OpenError>;
+}
+
+// === impl EnsureError ===
+
+impl EnsureError {
+    /// The value of the metric label `reason`.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::QueueFull { .. } => "queue_full",
+            Self::QueueTimedOut { .. } => "queue_timeout",
+            Self::TooManySessions { .. } => "sessions",
+            Self::NoTemplate(_) => "template",
+            Self::Home(_) => "home",
+            Self::Engine(_) => "engine",
+            Self::Image(_) => "image",
+            Self::TimedOut(_) => "timeout",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+// === impl StartPath ===
+
+impl StartPath {
+    /// The value of the metric label `path`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Attach => "attach",
+            Self::Claim => "claim",
+            Self::Start => "start",
+            Self::Create => "create",
+        }
+    }
 }
 
 // === impl Lease ===

@@ -1,1 +1,0 @@
-//! Attaching through the engine's exec.

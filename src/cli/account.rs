@@ -1,0 +1,415 @@
+//! `innkeeper account`: who may log in by the accounts file.
+//!
+//! Passwords are asked for, read from standard input or made up, and never taken as an argument, where every process on the host could
+//! read them. A running gateway picks each change up by itself.
+
+use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use rand::seq::IndexedRandom;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+
+use crate::auth::accounts::edit::{self, EditError, NewAccount};
+use crate::auth::accounts::{AccountMap, AuthorizedKey, Hash, HashError, KeyError, MAX_PASSWORD_BYTES};
+use crate::name::{AccountName, NameError, TemplateName, WorkspaceName};
+
+/// Add, change, remove and list the accounts of the accounts file
+#[derive(Debug, Args)]
+pub(super) struct AccountArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Add an account, or with --key alone, add keys to one that exists
+    Add(AddArgs),
+    /// Set the password of an account
+    Passwd(PasswdArgs),
+    /// Remove an account; its workspace and files stay
+    Remove {
+        /// The account's name
+        #[arg(value_parser = account_name)]
+        name: AccountName,
+    },
+    /// List the accounts
+    List {
+        /// Print a JSON array instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+struct AddArgs {
+    /// The name to log in with
+    #[arg(value_parser = account_name)]
+    name: AccountName,
+    /// File with public keys in authorized_keys form, or - for standard input; without a password option, none is then asked for
+    #[arg(long = "key", value_name = "FILE")]
+    keys: Vec<PathBuf>,
+    #[command(flatten)]
+    source: PasswordSource,
+    /// The workspace to land in, instead of one of the account's own
+    #[arg(long)]
+    workspace: Option<WorkspaceName>,
+    /// The template of the workspace, instead of the default one
+    #[arg(long)]
+    template: Option<TemplateName>,
+}
+
+#[derive(Debug, Args)]
+struct PasswdArgs {
+    /// The account's name
+    #[arg(value_parser = account_name)]
+    name: AccountName,
+    #[command(flatten)]
+    source: PasswordSource,
+}
+
+/// Where the password comes from. Without either, it is asked for at the terminal.
+#[derive(Debug, Args)]
+struct PasswordSource {
+    /// Read the password from the first line of standard input
+    #[arg(long, conflicts_with = "generate")]
+    password_stdin: bool,
+    /// Make a password up and print it
+    #[arg(long)]
+    generate: bool,
+}
+
+/// Why an account command failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AccountError {
+    /// The accounts file.
+    #[error(transparent)]
+    Edit(#[from] EditError),
+    /// The hash could not be made.
+    #[error(transparent)]
+    Hash(#[from] HashError),
+    /// A file of `--key` cannot be read.
+    #[error("--key: cannot read {name}: {error}", name = .0.display(), error = .1)]
+    KeyFile(PathBuf, io::Error),
+    /// A line of it is not a usable key.
+    #[error("--key: {name} line {line}: {error}", name = .0.display(), line = .1, error = .2)]
+    Key(PathBuf, usize, KeyError),
+    /// A file of `--key` without a key.
+    #[error("--key: {name} holds no public key; give the file whose name ends in .pub", name = .0.display())]
+    NoKey(PathBuf),
+    /// Both want all of it.
+    #[error("--key - and --password-stdin cannot both read standard input; give the key as a file")]
+    StdinTwice,
+    /// Nobody to ask.
+    #[error("no terminal to ask for a password at; pipe it in with --password-stdin, or use --generate, or give only keys with --key")]
+    NoTerminal,
+    /// Nothing was typed.
+    #[error("the password is empty")]
+    Empty,
+    /// Too long to be a password.
+    #[error("the password is longer than {MAX_PASSWORD_BYTES} bytes")]
+    TooLong,
+    /// Two different passwords were typed.
+    #[error("the two passwords are not the same; nothing was changed")]
+    Mismatch,
+    /// The terminal or a pipe.
+    #[error("cannot read or print: {0}")]
+    Terminal(#[from] io::Error),
+}
+
+/// Does what the arguments say to this accounts file.
+pub(super) fn run(args: AccountArgs, file: &Path) -> Result<(), AccountError> {
+    match dispatch(args, file, &mut io::stdout().lock()) {
+        // Whoever reads the list has seen enough of it, as `head` does.
+        Err(AccountError::Terminal(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => done,
+    }
+}
+
+fn dispatch(args: AccountArgs, file: &Path, out: &mut impl Write) -> Result<(), AccountError> {
+    match args.command {
+        Command::Add(args) => add(args, file, out),
+        Command::Passwd(args) => {
+            // Found out before anybody has to think of a password.
+            if !edit::list(file)?.contains_key(&args.name) {
+                return Err(EditError::Unknown(args.name, file.to_owned()).into());
+            }
+            let password = args.source.password(&args.name)?;
+            edit::set_password(file, &args.name, &Hash::of(password.expose_secret().as_bytes())?)?;
+            writeln!(out, "changed the password of {}", args.name)?;
+            args.source.tell(&password, out)
+        }
+        Command::Remove { name } => {
+            edit::remove(file, &name)?;
+            Ok(writeln!(out, "removed {name}")?)
+        }
+        Command::List { json } => {
+            let accounts = edit::list(file)?;
+            if json { list_json(&accounts, out) } else { list_table(&accounts, out) }
+        }
+    }
+}
+
+fn add(args: AddArgs, file: &Path, out: &mut impl Write) -> Result<(), AccountError> {
+    if args.source.password_stdin && args.keys.iter().any(|path| is_stdin(path)) {
+        return Err(AccountError::StdinTwice);
+    }
+    let mut keys = Vec::new();
+    for path in &args.keys {
+        keys.extend(read_keys(path)?);
+    }
+    let exists = edit::list(file)?.contains_key(&args.name);
+    let only_keys = !keys.is_empty() && !args.source.is_given();
+    if exists && only_keys && args.workspace.is_none() && args.template.is_none() {
+        let added = edit::add_keys(file, &args.name, &keys)?;
+        return Ok(writeln!(out, "added {} to {}", counted(added, "key"), args.name)?);
+    }
+    if exists {
+        return Err(EditError::Exists(args.name, file.to_owned()).into());
+    }
+    let password = if only_keys { None } else { Some(args.source.password(&args.name)?) };
+    let hash = password.as_ref().map(|password| Hash::of(password.expose_secret().as_bytes())).transpose()?;
+    let new = NewAccount { password: hash, keys, workspace: args.workspace, template: args.template };
+    edit::add(file, &args.name, &new)?;
+    writeln!(out, "added {} with {} to {}", args.name, means(new.password.is_some(), new.keys.len()), file.display())?;
+    password.map_or(Ok(()), |password| args.source.tell(&password, out))
+}
+
+// === impl PasswordSource ===
+
+impl PasswordSource {
+    fn is_given(&self) -> bool {
+        self.password_stdin || self.generate
+    }
+
+    fn password(&self, name: &AccountName) -> Result<SecretString, AccountError> {
+        let password = if self.generate {
+            generated()
+        } else if self.password_stdin {
+            first_line(io::stdin().lock())?
+        } else {
+            asked(name)?
+        };
+        match password.expose_secret().len() {
+            0 => Err(AccountError::Empty),
+            length if length > MAX_PASSWORD_BYTES => Err(AccountError::TooLong),
+            _ => Ok(password),
+        }
+    }
+
+    /// A generated password is shown this once.
+    fn tell(&self, password: &SecretString, out: &mut impl Write) -> Result<(), AccountError> {
+        if self.generate {
+            writeln!(out, "password: {}", password.expose_secret())?;
+        }
+        Ok(())
+    }
+}
+
+fn asked(name: &AccountName) -> Result<SecretString, AccountError> {
+    if !io::stdin().is_terminal() {
+        return Err(AccountError::NoTerminal);
+    }
+    let first = SecretString::from(rpassword::prompt_password(format!("Password for {name}: "))?);
+    let second = SecretString::from(rpassword::prompt_password("The same once more: ")?);
+    if first.expose_secret() == second.expose_secret() { Ok(first) } else { Err(AccountError::Mismatch) }
+}
+
+/// Without the end of the line, which `echo` adds and nobody means.
+fn first_line(input: impl BufRead) -> Result<SecretString, AccountError> {
+    let mut line = String::new();
+    input.take(MAX_PASSWORD_BYTES as u64 + 3).read_line(&mut line)?;
+    Ok(SecretString::from(line.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+fn generated() -> SecretString {
+    let mut rng = rand::rng();
+    let characters = (0..GENERATED_CHARS).filter_map(|_| READABLE.choose(&mut rng)).map(|byte| char::from(*byte));
+    SecretString::from(characters.collect::<String>())
+}
+
+fn read_keys(path: &Path) -> Result<Vec<AuthorizedKey>, AccountError> {
+    let unreadable = |error| AccountError::KeyFile(path.to_owned(), error);
+    let text = if is_stdin(path) {
+        let mut text = String::new();
+        io::stdin().lock().take(MAX_KEY_FILE_BYTES).read_to_string(&mut text).map_err(unreadable)?;
+        text
+    } else {
+        std::fs::read_to_string(path).map_err(unreadable)?
+    };
+    let mut keys = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if !line.is_empty() && !line.starts_with('#') {
+            keys.push(line.parse().map_err(|error| AccountError::Key(path.to_owned(), number + 1, error))?);
+        }
+    }
+    if keys.is_empty() { Err(AccountError::NoKey(path.to_owned())) } else { Ok(keys) }
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+fn account_name(text: &str) -> Result<AccountName, NameError> {
+    AccountName::parse(text)
+}
+
+fn means(password: bool, keys: usize) -> String {
+    match (password, keys) {
+        (true, 0) => "a password".to_owned(),
+        (true, keys) => format!("a password and {}", counted(keys, "key")),
+        (false, keys) => counted(keys, "key"),
+    }
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+// === list ===
+
+/// One account in the JSON list.
+#[derive(Serialize)]
+struct Listed<'a> {
+    name: &'a str,
+    password: bool,
+    keys: Vec<ListedKey<'a>>,
+    workspace: String,
+    template: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct ListedKey<'a> {
+    algorithm: &'a str,
+    fingerprint: String,
+    comment: &'a str,
+}
+
+fn list_json(accounts: &AccountMap, out: &mut impl Write) -> Result<(), AccountError> {
+    let listed: Vec<Listed<'_>> = accounts
+        .iter()
+        .map(|(name, account)| Listed {
+            name: name.as_str(),
+            password: account.password.is_some(),
+            keys: account.keys.iter().map(ListedKey::of).collect(),
+            workspace: workspace(name, account.workspace.as_ref()),
+            template: account.template.as_ref().map(TemplateName::as_str),
+        })
+        .collect();
+    serde_json::to_writer_pretty(&mut *out, &listed).map_err(io::Error::from)?;
+    Ok(writeln!(out)?)
+}
+
+fn list_table(accounts: &AccountMap, out: &mut impl Write) -> Result<(), AccountError> {
+    let mut rows = vec![["NAME", "PASSWORD", "KEYS", "WORKSPACE", "TEMPLATE"].map(str::to_owned)];
+    rows.extend(accounts.iter().map(|(name, account)| {
+        [
+            name.to_string(),
+            if account.password.is_some() { "yes" } else { "no" }.to_owned(),
+            account.keys.len().to_string(),
+            workspace(name, account.workspace.as_ref()),
+            account.template.as_ref().map_or_else(|| "-".to_owned(), TemplateName::to_string),
+        ]
+    }));
+    let widths: [usize; 5] = std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    for row in &rows {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        writeln!(out, "{}", cells.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+fn workspace(name: &AccountName, given: Option<&WorkspaceName>) -> String {
+    given.map_or_else(|| WorkspaceName::for_account(name).to_string(), WorkspaceName::to_string)
+}
+
+impl<'a> ListedKey<'a> {
+    fn of(key: &'a AuthorizedKey) -> Self {
+        Self { algorithm: key.algorithm(), fingerprint: key.fingerprint(), comment: key.comment() }
+    }
+}
+
+/// Characters that are not mistaken for one another when read aloud or typed from paper.
+const READABLE: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";
+/// Five bits each: 100 bits, beyond guessing.
+const GENERATED_CHARS: usize = 20;
+/// Keys piped in: thousands of them.
+const MAX_KEY_FILE_BYTES: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: AccountArgs,
+    }
+
+    /// The output of a command line, or its error.
+    fn check(file: &Path, line: &str) -> Result<String, String> {
+        let args = Line::try_parse_from(["account"].into_iter().chain(line.split(' '))).map_err(|error| error.to_string())?.args;
+        let mut out = Vec::new();
+        dispatch(args, file, &mut out).map_err(|error| error.to_string())?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJQY6rRKAiY5aonMzQIdAa99zhzUUdiAMXCYxKCmUP9z laptop";
+
+    #[test]
+    fn an_account_from_its_beginning_to_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, key) = (dir.path().join("accounts.toml"), dir.path().join("id.pub"));
+        std::fs::write(&key, format!("# mine\n\n{KEY}\n")).unwrap();
+        let added = check(&file, "add alice --generate --workspace acme").unwrap();
+        assert!(added.starts_with(&format!("added alice with a password to {}\npassword: ", file.display())), "{added}");
+        let password = added.trim_end().rsplit_once(' ').unwrap().1;
+        assert!(edit::list(&file).unwrap().values().next().unwrap().password.as_ref().unwrap().verify(password.as_bytes()));
+        assert_eq!(check(&file, &format!("add alice --key {}", key.display())).unwrap(), "added 1 key to alice\n");
+        assert_eq!(check(&file, &format!("add Bob --key {}", key.display())).unwrap().split(" to ").next(), Some("added Bob with 1 key"));
+        let table = check(&file, "list").unwrap();
+        let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(rows[2], ["alice", "yes", "1", "acme", "-"]);
+        assert_eq!(rows[1][..3], ["Bob", "no", "1"]);
+        let json: serde_json::Value = serde_json::from_str(&check(&file, "list --json").unwrap()).unwrap();
+        assert_eq!(json[1]["keys"][0]["comment"], "laptop");
+        assert!(check(&file, "passwd alice --generate").unwrap().contains("changed the password of alice\npassword: "));
+        assert_eq!(check(&file, "remove alice").unwrap(), "removed alice\n");
+        assert!(check(&file, "remove alice").unwrap_err().contains("no account alice"));
+    }
+
+    #[test]
+    fn what_is_wrong_says_how_to_mend_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, other) = (dir.path().join("accounts.toml"), dir.path().join("other"));
+        check(&file, "add alice --generate").unwrap();
+        for (content, line, expect) in [
+            ("", "add alice --generate", "account passwd"),
+            ("", "passwd bob --generate", "no account bob"),
+            ("", "add bob --key /nonexistent", "cannot read /nonexistent"),
+            ("", "add bob --key OTHER", "holds no public key"),
+            ("-----BEGIN OPENSSH PRIVATE KEY-----\n", "add bob --key OTHER", "line 1: this is a private key"),
+            ("", "add bob --key - --password-stdin", "standard input"),
+            ("", "add bob --generate --password-stdin", "cannot be used with"),
+            ("", "add bob --generate --workspace A/B", "workspace name"),
+            ("", "add bob --password hunter2", "unexpected argument"),
+        ] {
+            std::fs::write(&other, content).unwrap();
+            let problem = check(&file, &line.replace("OTHER", &other.display().to_string())).unwrap_err();
+            assert!(problem.contains(expect), "{line}: {problem}");
+        }
+        assert_eq!(edit::list(&file).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_piped_password_is_its_first_line() {
+        let line = |input: &str| first_line(input.as_bytes()).unwrap().expose_secret().to_owned();
+        assert_eq!(line("two words \r\nmore"), "two words ");
+        assert_eq!(line("x"), "x");
+        assert!(line(&"x".repeat(5000)).len() > MAX_PASSWORD_BYTES, "too long is noticed, not cut");
+    }
+}

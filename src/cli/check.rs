@@ -1,0 +1,100 @@
+//! `innkeeper check`.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::output::{self, Sign};
+use super::{CommandError, Exit, block_on, online};
+use crate::app;
+use crate::config::{Problem, Settings, Severity, Sources};
+use crate::telemetry::{Outcome, Probe, ask_all};
+
+/// How long one thing that is tried may take.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit status: 0 it can be used, 64 it cannot, 1 something that was tried did not work.")]
+pub(super) struct CheckArgs {
+    /// Also try the engine, the login service, the state directory and the addresses to listen on
+    #[arg(long)]
+    online: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: CheckArgs, sources: &Sources) -> Result<(), CommandError> {
+    let (settings, problems) = match sources.load() {
+        Ok(loaded) => (Some(loaded.settings), loaded.warnings),
+        Err(unusable) => (None, unusable.problems),
+    };
+    let probes = match &settings {
+        Some(settings) if args.online => probes(settings),
+        _ => Vec::new(),
+    };
+    let outcomes = if probes.is_empty() { Vec::new() } else { block_on(ask_all(&probes, DEADLINE))? };
+
+    let text = if args.json {
+        as_json(sources, settings.is_some(), &problems, &probes, &outcomes)
+    } else {
+        as_text(sources, settings.is_some(), &problems, &probes, &outcomes)
+    };
+    output::print(text)?;
+    if settings.is_none() {
+        return Err(CommandError::Said(Exit::Usage));
+    }
+    if outcomes.iter().all(Outcome::is_ready) { Ok(()) } else { Err(CommandError::Said(Exit::Failed)) }
+}
+
+fn probes(settings: &Settings) -> Vec<Probe> {
+    let mut probes = online::probes(settings);
+    match app::probes(settings) {
+        Ok(more) => probes.extend(more),
+        Err(error) => {
+            let why = format!("{error:#}");
+            probes.push(Probe::new("start", move || std::future::ready(Outcome::Failed(why.clone()))));
+        }
+    }
+    probes
+}
+
+fn as_json(sources: &Sources, usable: bool, problems: &[Problem], probes: &[Probe], outcomes: &[Outcome]) -> String {
+    let tried = probes.iter().zip(outcomes).map(|(probe, outcome)| {
+        let state = match outcome {
+            Outcome::Fine(_) => "fine",
+            Outcome::Doubtful(_) => "doubtful",
+            Outcome::Failed(_) => "failed",
+        };
+        json!({ "name": probe.name, "state": state, "note": outcome.note() })
+    });
+    let report = json!({
+        "file": sources.file(),
+        "usable": usable,
+        "problems": problems,
+        "tried": tried.collect::<Vec<_>>(),
+    });
+    format!("{report:#}\n")
+}
+
+fn as_text(sources: &Sources, usable: bool, problems: &[Problem], probes: &[Probe], outcomes: &[Outcome]) -> String {
+    let coloured = output::has_colours();
+    let problems = problems.iter().map(|problem| {
+        let sign = match problem.severity {
+            Severity::Error => Sign::Bad,
+            Severity::Warning => Sign::Doubtful,
+        };
+        (sign, problem.to_string())
+    });
+    let source = sources.file().map_or_else(|| "the embedded defaults".to_owned(), |file| file.display().to_string());
+    let verdict = if usable { (Sign::Good, format!("{source} can be used")) } else { (Sign::Bad, format!("{source} cannot be used")) };
+    let tried = probes.iter().zip(outcomes).map(|(probe, outcome)| {
+        let sign = match outcome {
+            Outcome::Fine(_) => Sign::Good,
+            Outcome::Doubtful(_) => Sign::Doubtful,
+            Outcome::Failed(_) => Sign::Bad,
+        };
+        (sign, format!("{}: {}", probe.name, outcome.note()))
+    });
+    problems.chain([verdict]).chain(tried).map(|(sign, line)| format!("{} {line}\n", sign.paint(coloured))).collect()
+}

@@ -1,0 +1,69 @@
+//! What `innkeeper check --online` tries on this machine itself. What it asks others is [`crate::app::probes`].
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use crate::config::Settings;
+use crate::telemetry::{Outcome, Probe};
+
+pub(super) fn probes(settings: &Settings) -> Vec<Probe> {
+    let directory = settings.state_dir.clone();
+    let mut probes = vec![
+        Probe::new("state_dir", move || std::future::ready(writable(&directory))),
+        Probe::new("mounts", || std::future::ready(can_mount())),
+    ];
+    let http = (!settings.http.listen.is_empty()).then_some(("http.listen", &settings.http.listen));
+    for (key, listen) in settings.ssh.listen.iter().map(|listen| ("ssh.listen", listen)).chain(http) {
+        let listen = listen.clone();
+        probes.push(Probe::new(format!("{key} {listen}"), move || std::future::ready(free(&listen))));
+    }
+    probes
+}
+
+/// Whether the directory, or the nearest one above it that is there, takes files.
+fn writable(directory: &Path) -> Outcome {
+    let Some(there) = directory.ancestors().find(|path| path.exists()).map(PathBuf::from) else {
+        return Outcome::Failed(format!("{}: no such directory", directory.display()));
+    };
+    if !there.is_dir() {
+        return Outcome::Failed(format!("{} is not a directory", there.display()));
+    }
+    match try_write(&there) {
+        Ok(()) if there == directory => Outcome::Fine(format!("{} is writable", directory.display())),
+        Ok(()) => Outcome::Fine(format!("{} will be made", directory.display())),
+        Err(why) => Outcome::Failed(format!("nothing can be written in {}: {why}", there.display())),
+    }
+}
+
+/// Makes a file and takes it away again: permission bits say too little, of a full or read-only file system, or to root.
+fn try_write(directory: &Path) -> io::Result<()> {
+    let path = directory.join(format!(".innkeeper-check-{}", std::process::id()));
+    let written = File::create_new(&path).and_then(|mut file| file.write_all(b"innkeeper check\n").and_then(|()| file.sync_all()));
+    match (written, fs::remove_file(&path)) {
+        (Err(why), _) => Err(why),
+        (Ok(()), removed) => removed,
+    }
+}
+
+/// Whether homes can be mounted into containers that run already.
+fn can_mount() -> Outcome {
+    if rustix::process::geteuid().is_root() {
+        Outcome::Fine("running as root, so containers from the pool can receive a home".to_owned())
+    } else {
+        Outcome::Doubtful("not root: containers from the pool cannot receive a home, every workspace's is made with it".to_owned())
+    }
+}
+
+/// Whether the address can be listened on.
+fn free(listen: &str) -> Outcome {
+    let bound = listen.parse::<SocketAddr>().map_err(io::Error::other).and_then(TcpListener::bind);
+    match bound {
+        Ok(_) => Outcome::Fine("free".to_owned()),
+        Err(why) if why.kind() == io::ErrorKind::AddrInUse => {
+            Outcome::Doubtful("in use: by a running gateway, or by another program".to_owned())
+        }
+        Err(why) => Outcome::Failed(format!("{why}")),
+    }
+}
