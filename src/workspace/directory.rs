@@ -20,7 +20,7 @@ use super::recipe::{self, Owner};
 use super::{Ending, EnsureError, Keeper, Lease, OpenError, Progress, ProgressSender, Stay};
 use crate::attach::{AttachError, Process, ProcessSpec};
 use crate::auth::Grant;
-use crate::engine::{Container, ContainerId, ContainerState, EngineError, EventKind};
+use crate::engine::{Container, ContainerId, ContainerState, EngineError, EventKind, Usage};
 use crate::name::WorkspaceName;
 
 /// All workspaces of an instance.
@@ -33,6 +33,8 @@ pub struct Directory {
 
 /// How long a pull may take: a large image over a slow line.
 const PULL_DEADLINE: Duration = Duration::from_secs(30 * 60);
+/// Containers whose use is asked for at once: the engine takes a millisecond or two for each, and has others to serve.
+const ASKED_AT_ONCE: usize = 8;
 /// Pause before the engine is asked again when it could not be reached at start-up.
 const RECOVER_AGAIN: Duration = Duration::from_secs(2);
 
@@ -81,6 +83,14 @@ impl Directory {
     /// Whether the engine answers.
     pub async fn engine_ready(&self) -> Result<(), EngineError> {
         self.house.engine().version().await.map(drop)
+    }
+
+    /// What each running workspace has used. One that cannot be asked is left out.
+    pub async fn usage(&self) -> Vec<(WorkspaceName, Usage)> {
+        let running: Vec<_> =
+            self.drivers.iter().filter_map(|entry| Some((entry.key().clone(), entry.seen.borrow().running.clone()?))).collect();
+        let ask = |(name, id): (WorkspaceName, ContainerId)| async move { Some((name, self.house.engine().usage(&id).await.ok()?)) };
+        futures_util::stream::iter(running).map(ask).buffer_unordered(ASKED_AT_ONCE).filter_map(std::future::ready).collect().await
     }
 
     /// Adopts the containers that are there already.

@@ -54,12 +54,15 @@ impl Recipe {
     pub(super) fn container(&self, name: String, slot: &SlotId, home: PathBuf) -> ContainerSpec {
         let labels =
             [(SLOT_LABEL, slot.as_str().to_owned()), (TEMPLATE_LABEL, self.template_name.to_string()), (RECIPE_LABEL, self.fingerprint())];
+        let mut env = self.template.env.clone();
+        // Where the home is, whatever the image's /etc/passwd says.
+        env.insert("HOME".to_owned(), self.template.home.clone());
         ContainerSpec {
             name,
             hostname: self.template_name.to_string(),
             image: self.template.image.clone(),
             labels: labels.map(|(key, value)| (key.to_owned(), value)).into(),
-            env: self.template.env.clone(),
+            env,
             limits: self.template.limits(),
             mounts: vec![Mount { source: home, target: self.template.home.clone(), read_only: false, propagation: Propagation::Slave }],
             network: network_name(&self.instance),

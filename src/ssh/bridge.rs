@@ -1,0 +1,196 @@
+//! Bytes both ways between a client and a process, and everything else that either has to tell the other, until one of them ends.
+//!
+//! The directions do not wait for each other: input may end first and output still arrives whole, and a process that does not read its input
+//! can still write.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::client::{Client, Gone};
+use super::input::Input;
+use super::words;
+use crate::attach::{AttachError, Control, Exit, Process};
+use crate::workspace::Ending;
+
+/// How long output and exit status of a process in a dead container are waited for.
+const AFTER_DEATH: Duration = Duration::from_secs(5);
+
+/// How long after an end that looks like a container's death the news of one is waited for.
+const NEWS: Duration = Duration::from_secs(1);
+
+/// How long a request about a process may take.
+const REQUEST: Duration = Duration::from_secs(10);
+
+/// How a session ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The process did.
+    Exited(Exit),
+    /// The client is gone; the process was told.
+    Gone,
+    /// The container did, and took the process with it.
+    Died(Option<Exit>),
+    /// The process's stream broke.
+    Lost(String),
+}
+
+/// What happens around a session.
+pub(super) struct Surroundings {
+    /// The workspace's end.
+    pub(super) ending: watch::Receiver<Option<Ending>>,
+    /// The gateway's.
+    pub(super) draining: CancellationToken,
+    /// How long sessions may go on after that.
+    pub(super) drain_timeout: Duration,
+}
+
+/// Runs until the process has ended and all its output was sent, or the client is gone.
+pub(super) async fn run(client: &Client, input: &Input, process: Process, mut around: Surroundings, first_byte: impl FnOnce()) -> Ended {
+    let Process { input: stdin, output, control } = process;
+    let mut death = around.ending.clone();
+    let ended = {
+        let output = async {
+            let mut first_byte = Some(first_byte);
+            let mut output = output;
+            let mut broken = None;
+            while let Some(chunk) = output.next().await {
+                if let Some(first_byte) = first_byte.take() {
+                    first_byte();
+                }
+                match chunk {
+                    Ok(chunk) => {
+                        if client.send(chunk).await == Err(Gone) {
+                            return Ended::Gone;
+                        }
+                    }
+                    Err(why) => {
+                        broken = Some(why.to_string());
+                        break;
+                    }
+                }
+            }
+            match (control.exit().await, broken) {
+                (Ok(exit), None) => Ended::Exited(exit),
+                (Ok(_), Some(why)) => Ended::Lost(why),
+                (Err(why), _) => Ended::Lost(why.to_string()),
+            }
+        };
+        let too_late = async {
+            if death.wait_for(|ending| *ending == Some(Ending::Died)).await.is_err() {
+                // Nobody is left who would say so.
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(AFTER_DEATH).await;
+        };
+        tokio::select! {
+            ended = output => ended,
+            () = input.gone().cancelled() => Ended::Gone,
+            () = too_late => Ended::Died(None),
+            never = feed(input, stdin) => match never {},
+            never = steer(input, &*control) => match never {},
+            never = tell(client, input, &mut around) => match never {},
+        }
+    };
+    match ended {
+        Ended::Gone => {
+            let told = tokio::time::timeout(REQUEST, control.hang_up()).await;
+            note("hang up", told);
+            Ended::Gone
+        }
+        Ended::Exited(exit) if is_suspicious(exit) => died(&mut around.ending, Some(exit)).await.unwrap_or(Ended::Exited(exit)),
+        Ended::Lost(why) => died(&mut around.ending, None).await.unwrap_or(Ended::Lost(why)),
+        ended => ended,
+    }
+}
+
+/// Whether a process that is killed along with its container ends like this.
+fn is_suspicious(exit: Exit) -> bool {
+    matches!(exit, Exit::Signal("KILL") | Exit::Status(137))
+}
+
+/// Whether the container died, as far as that is known in a moment.
+async fn died(ending: &mut watch::Receiver<Option<Ending>>, exit: Option<Exit>) -> Option<Ended> {
+    let died = ending.wait_for(|ending| *ending == Some(Ending::Died));
+    let news = tokio::time::timeout(NEWS, died).await;
+    matches!(news, Ok(Ok(_))).then_some(Ended::Died(exit))
+}
+
+/// Carries input to the process. Input that it does not want any more is taken nevertheless, and dropped.
+async fn feed(input: &Input, mut stdin: Pin<Box<dyn AsyncWrite + Send>>) -> Infallible {
+    let mut open = true;
+    while let Some(piece) = input.next().await {
+        if open && let Err(why) = stdin.write_all(&piece).await {
+            tracing::debug!(error = %why, "process takes no more input");
+            open = false;
+        }
+        // Buffered writers hold back what is short, and a keystroke is.
+        open = open && stdin.flush().await.is_ok();
+    }
+    let _ = stdin.shutdown().await;
+    std::future::pending().await
+}
+
+/// Hands on window sizes and signals. While one is on its way, only the newest size waits behind it.
+async fn steer(input: &Input, control: &dyn Control) -> Infallible {
+    let mut size = input.size();
+    let mut signals = input.signals();
+    size.mark_changed();
+    loop {
+        let signal = async {
+            match &mut signals {
+                Some(signals) => signals.recv().await,
+                None => None,
+            }
+        };
+        tokio::select! {
+            Ok(()) = size.changed() => {
+                let newest = *size.borrow_and_update();
+                if let Some(newest) = newest {
+                    note("resize", tokio::time::timeout(REQUEST, control.resize(newest)).await);
+                }
+            }
+            Some(name) = signal => note("signal", tokio::time::timeout(REQUEST, control.signal(&name)).await),
+        }
+    }
+}
+
+/// Tells a person at a terminal what is about to happen, each thing once.
+async fn tell(client: &Client, input: &Input, around: &mut Surroundings) -> Infallible {
+    let mut told_drain = false;
+    let mut known = true;
+    loop {
+        let drained = around.draining.cancelled();
+        let news = tokio::select! {
+            () = drained, if !told_drain => Ending::Draining(around.drain_timeout),
+            changed = around.ending.changed(), if known => {
+                known = changed.is_ok();
+                match around.ending.borrow_and_update().clone() {
+                    // That a container died is told with the session's end, when all of its output is there.
+                    Some(ending) if ending != Ending::Died => ending,
+                    _ => continue,
+                }
+            }
+            else => return std::future::pending().await,
+        };
+        if matches!(news, Ending::Draining(_)) && std::mem::replace(&mut told_drain, true) {
+            continue;
+        }
+        if input.is_terminal() && client.say(&words::ending(&news)).await == Err(Gone) {
+            return std::future::pending().await;
+        }
+    }
+}
+
+fn note<E: std::fmt::Display>(request: &str, answer: Result<Result<(), AttachError>, E>) {
+    match answer {
+        Ok(Ok(())) => {}
+        Ok(Err(why)) => tracing::debug!(request, error = %why, "request to a process failed"),
+        Err(_) => tracing::warn!(request, "request to a process not answered"),
+    }
+}

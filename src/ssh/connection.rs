@@ -1,0 +1,208 @@
+//! One connection, watched from outside its protocol: the login deadline, a farewell, and the drain.
+//!
+//! The protocol's task answers the client and can be kept waiting by it; this one cannot.
+
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use russh::Disconnect;
+use russh::server::run_stream;
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::admission::Slot;
+use super::guard::Guard;
+use super::handler::Handler;
+use super::server::{Live, Shared};
+use super::words;
+use crate::name::ConnectionId;
+
+/// How long a client may take to read why it is disconnected.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// What the watcher, the protocol's handler and the sessions of one connection share.
+pub(super) struct Connection {
+    pub(super) shared: Arc<Shared>,
+    /// The configuration as it was when the connection was accepted.
+    pub(super) live: Arc<Live>,
+    pub(super) id: ConnectionId,
+    pub(super) remote: SocketAddr,
+    pub(super) local: SocketAddr,
+    /// When the login must have succeeded.
+    pub(super) deadline: Option<Instant>,
+    /// The client's identification line, once it was read. Untrusted text.
+    pub(super) identification: Arc<OnceLock<String>>,
+    pub(super) stage: watch::Sender<Stage>,
+    /// One permit for each session that may be open.
+    pub(super) sessions: Arc<Semaphore>,
+    /// Whether the grant's message was shown.
+    pub(super) message_shown: AtomicBool,
+    /// Whether the first byte of the first session has come.
+    pub(super) first_byte_seen: AtomicBool,
+    pub(super) span: tracing::Span,
+}
+
+/// How far a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Nobody is logged in.
+    Login,
+    /// Somebody is.
+    Open,
+    /// It is to be ended, and the client told why.
+    Over(Farewell),
+}
+
+/// What a client is told as the last thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Farewell {
+    /// It has failed to log in too often.
+    TooManyTries,
+    /// Nobody can say whether it may.
+    LoginServiceDown,
+    /// The gateway ends.
+    ShuttingDown,
+}
+
+/// Why a connection is over.
+enum Ended {
+    ByPeer,
+    Deadline,
+    Told(Farewell),
+}
+
+/// Spawns the task of an admitted connection.
+pub(super) fn begin(shared: Arc<Shared>, stream: TcpStream, remote: SocketAddr, slot: Slot) {
+    let Ok(local) = stream.local_addr() else { return };
+    let live = shared.live.load_full();
+    let id = ConnectionId::random();
+    let span = tracing::info_span!("connection", %id, %remote);
+    let connection = Arc::new(Connection {
+        deadline: live.config.login_grace.unless_zero().map(|grace| Instant::now() + grace),
+        sessions: Arc::new(Semaphore::new(live.config.max_sessions)),
+        shared: shared.clone(),
+        live,
+        id,
+        remote,
+        local,
+        identification: Arc::default(),
+        stage: watch::Sender::new(Stage::Login),
+        message_shown: AtomicBool::new(false),
+        first_byte_seen: AtomicBool::new(false),
+        span: span.clone(),
+    });
+    shared.tasks.spawn(span, connection.run(stream, slot));
+}
+
+impl Connection {
+    async fn run(self: Arc<Self>, stream: TcpStream, mut slot: Slot) {
+        tracing::debug!("connection accepted");
+        let began = Instant::now();
+        let kill = CancellationToken::new();
+        let handle = OnceLock::new();
+        let guarded = Guard::new(stream, &kill, self.identification.clone());
+        let protocol = run_stream(self.live.protocol.clone(), guarded, Handler::new(self.clone()));
+        let served = async {
+            let running = protocol.await?;
+            let _ = handle.set(running.handle());
+            running.await
+        };
+        tokio::pin!(served);
+        let ended = tokio::select! {
+            result = &mut served => {
+                self.note_end(result);
+                Ended::ByPeer
+            }
+            ended = self.watch(&mut slot) => ended,
+        };
+        let mut over = matches!(ended, Ended::ByPeer);
+        if let (Ended::Told(farewell), Some(handle)) = (&ended, handle.get()) {
+            let told = handle.disconnect(farewell.reason(), farewell.words().to_owned(), String::new());
+            let _ = tokio::time::timeout(LAST_WORDS, told).await;
+            over = tokio::time::timeout(LAST_WORDS, &mut served).await.is_ok();
+        }
+        kill.cancel();
+        if !over {
+            // The protocol's task ends as soon as it touches its stream; a question to the authenticator has its own deadline.
+            let _ = tokio::time::timeout(LAST_WORDS, &mut served).await;
+        }
+        drop(slot);
+        tracing::debug!(reason = ended.label(), after = ?began.elapsed(), "connection ended");
+    }
+
+    /// Returns when the connection must end, whatever its peer wants.
+    async fn watch(&self, slot: &mut Slot) -> Ended {
+        let mut stage = self.stage.subscribe();
+        let deadline = async {
+            match self.deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        let login = tokio::select! {
+            Ok(stage) = stage.wait_for(|stage| *stage != Stage::Login) => *stage,
+            () = deadline => {
+                tracing::info!("login took too long");
+                return Ended::Deadline;
+            }
+            () = self.shared.draining.cancelled() => return Ended::Told(Farewell::ShuttingDown),
+        };
+        if let Stage::Over(farewell) = login {
+            return Ended::Told(farewell);
+        }
+        slot.logged_in();
+        self.shared.draining.cancelled().await;
+        // With all permits back, no session is left. New ones are refused by now.
+        let sessions = u32::try_from(self.live.config.max_sessions).unwrap_or(u32::MAX);
+        let _ = tokio::time::timeout(self.live.config.drain_timeout.get(), self.sessions.acquire_many(sessions)).await;
+        Ended::Told(Farewell::ShuttingDown)
+    }
+
+    fn note_end(&self, result: Result<(), russh::Error>) {
+        match result {
+            Ok(()) | Err(russh::Error::Disconnect | russh::Error::HUP) => {}
+            Err(russh::Error::Join(_)) => {
+                self.shared.metrics.panics.inc();
+                tracing::error!("connection panicked");
+            }
+            Err(russh::Error::IO(why)) => tracing::debug!(error = %why, "connection lost"),
+            Err(why @ (russh::Error::KeepaliveTimeout | russh::Error::InactivityTimeout)) => tracing::info!(error = %why, "client gone"),
+            // Its text may quote what the client sent.
+            Err(why) => tracing::info!(error = %crate::name::printable(&why.to_string()), "protocol error"),
+        }
+    }
+}
+
+impl Farewell {
+    /// What the client's person reads.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::TooManyTries => words::TOO_MANY_TRIES,
+            Self::LoginServiceDown => words::LOGIN_SERVICE_DOWN,
+            Self::ShuttingDown => words::SHUTTING_DOWN,
+        }
+    }
+
+    fn reason(self) -> Disconnect {
+        match self {
+            Self::TooManyTries => Disconnect::NoMoreAuthMethodsAvailable,
+            Self::LoginServiceDown => Disconnect::ServiceNotAvailable,
+            Self::ShuttingDown => Disconnect::ByApplication,
+        }
+    }
+}
+
+impl Ended {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::ByPeer => "closed",
+            Self::Deadline => "login deadline",
+            Self::Told(Farewell::ShuttingDown) => "drained",
+            Self::Told(_) => "login refused",
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! The real program, with the real engine, and the real OpenSSH client to talk to it.
+//!
+//! Everything a gateway makes is removed when it is dropped, whatever became of the test.
+
+#![allow(dead_code, reason = "each test program uses its part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on ends")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long anything in a test may take before the test has failed.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A running gateway.
+pub struct Gateway {
+    pub dir: tempfile::TempDir,
+    pub instance: String,
+    pub ssh_port: u16,
+    pub http_port: u16,
+    child: Option<Child>,
+    log: Arc<Mutex<String>>,
+    /// Whether `clean` is called on what is left.
+    pub clean: bool,
+}
+
+/// What came of a command.
+#[derive(Debug)]
+pub struct Done {
+    pub status: Option<i32>,
+    pub signal: Option<i32>,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+impl Done {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// Its output, if it ended well.
+    #[track_caller]
+    pub fn good(&self) -> String {
+        assert_eq!(self.status, Some(0), "{self:?}");
+        self.text()
+    }
+}
+
+/// The image that users live in.
+pub fn image() -> String {
+    std::env::var("INNKEEPER_TEST_IMAGE").unwrap_or_else(|_| "innkeeper/user:latest".to_owned())
+}
+
+impl Gateway {
+    /// Starts one with accounts `alice`, `bob`, … that log in with the key in `dir`, and this text added to its configuration.
+    pub fn start(sections: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("innkeeper-test-").tempdir().unwrap();
+        let instance = format!("test-{:08x}", rand::random::<u32>());
+        let key = dir.path().join("id");
+        run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "a test", "-f"]).arg(&key)).good();
+        let mut gateway =
+            Self { dir, instance, ssh_port: 0, http_port: 0, child: None, log: Arc::default(), clean: true };
+        gateway.configure(sections);
+        for account in ["alice", "bob", "carol", "dave"] {
+            gateway.add_account(account);
+        }
+        gateway.up();
+        gateway
+    }
+
+    /// Writes the configuration. Sections that are not given are those of the tests: everything small and quick.
+    pub fn configure(&self, sections: &str) {
+        let mut text = format!("instance = \"{}\"\nstate_dir = \"{}\"\n", self.instance, self.dir.path().join("state").display());
+        let (top, rest) = sections.split_once("\n[").map_or((sections, String::new()), |(top, rest)| (top, format!("[{rest}")));
+        text.push_str(top);
+        text.push('\n');
+        text.push_str(&rest);
+        let defaults = [
+            ("[ssh]", "listen = [\"127.0.0.1:0\"]\n"),
+            ("[http]", "listen = \"127.0.0.1:0\"\n"),
+            ("[log]", "format = \"json\"\n"),
+            ("[pool]", "size = 0\n"),
+            ("[idle]", "sweep_every = \"500ms\"\nstop_grace = \"2s\"\n"),
+        ];
+        for (section, keys) in defaults {
+            match text.find(&format!("{section}\n")) {
+                Some(at) => {
+                    let keys: String = keys.lines().filter(|key| !has_key(&text[at..], key)).flat_map(|key| [key, "\n"]).collect();
+                    text.insert_str(at + section.len() + 1, &keys);
+                }
+                None => text.push_str(&format!("\n{section}\n{keys}")),
+            }
+        }
+        if !text.contains("[template.default]") {
+            text.push_str(&format!("\n[template.default]\nimage = \"{}\"\nmemory = \"512MiB\"\n", image()));
+        }
+        std::fs::write(self.config(), text).unwrap();
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("config.toml")
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    pub fn home(&self, workspace: &str) -> PathBuf {
+        self.state().join("homes").join(workspace)
+    }
+
+    pub fn add_account(&self, name: &str) {
+        let key = self.dir.path().join("id.pub");
+        run(self.innkeeper().args(["account", "add", name, "--key"]).arg(key)).good();
+    }
+
+    /// The program, with this gateway's configuration.
+    pub fn innkeeper(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_innkeeper"));
+        command.arg("--config").arg(self.config());
+        command
+    }
+
+    /// Starts the program and waits until it listens.
+    pub fn up(&mut self) {
+        assert!(self.child.is_none(), "it runs");
+        let mut child = self.innkeeper().arg("serve").stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let (lines, log) = (BufReader::new(child.stderr.take().unwrap()), Arc::clone(&self.log));
+        log.lock().unwrap().clear();
+        let reader = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in lines.lines() {
+                let Ok(line) = line else { return };
+                let mut log = reader.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        self.child = Some(child);
+        wait_for("the gateway to listen", || {
+            if let Ok(Some(status)) = self.child.as_mut().unwrap().try_wait() {
+                panic!("the gateway ended: {status}\n{}", self.log());
+            }
+            let log = self.log();
+            let port = |message: &str| {
+                let line = log.lines().find(|line| line.contains(message))?;
+                let (_, rest) = line.split_once("127.0.0.1:")?;
+                rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+            };
+            match (port("ssh listening"), port("http listening")) {
+                (Some(ssh), Some(http)) => {
+                    (self.ssh_port, self.http_port) = (ssh, http);
+                    log.contains("found again")
+                }
+                _ => false,
+            }
+        });
+    }
+
+    /// Ends it as the kernel would.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Ends it as an administrator would, and says how long that took.
+    pub fn stop(&mut self) -> Duration {
+        let mut child = self.child.take().unwrap();
+        let since = Instant::now();
+        signal(child.id(), "TERM");
+        let deadline = since + DEADLINE;
+        loop {
+            if child.try_wait().unwrap().is_some() {
+                return since.elapsed();
+            }
+            assert!(Instant::now() < deadline, "did not stop:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    pub fn reload(&self) {
+        signal(self.pid(), "HUP");
+    }
+
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// The OpenSSH client, with everything but the command.
+    pub fn ssh(&self, account: &str) -> Command {
+        let mut command = Command::new("ssh");
+        command.args(self.client_options()).arg("-p").arg(self.ssh_port.to_string()).arg(format!("{account}@127.0.0.1"));
+        command
+    }
+
+    /// Options that every OpenSSH program takes.
+    pub fn client_options(&self) -> Vec<String> {
+        let dir = self.dir.path().display();
+        let mut options = vec!["-F".to_owned(), "/dev/null".to_owned(), "-i".to_owned(), format!("{dir}/id")];
+        let known_hosts = format!("UserKnownHostsFile={dir}/known_hosts");
+        let fixed = ["IdentitiesOnly=yes", "StrictHostKeyChecking=accept-new", "LogLevel=ERROR", "BatchMode=yes", "ConnectTimeout=20"];
+        for option in fixed.into_iter().chain([known_hosts.as_str()]) {
+            options.extend(["-o".to_owned(), option.to_owned()]);
+        }
+        options
+    }
+
+    /// Runs a command line in the account's workspace.
+    pub fn exec(&self, account: &str, line: &str) -> Done {
+        run(self.ssh(account).arg(line))
+    }
+
+    /// Runs a command line with this as its input.
+    pub fn exec_with(&self, account: &str, line: &str, input: &[u8]) -> Done {
+        run_with(self.ssh(account).arg(line), input)
+    }
+
+    /// The name of a workspace's container.
+    pub fn container(&self, workspace: &str) -> String {
+        format!("innkeeper.{}.{workspace}", self.instance)
+    }
+
+    /// The state of a workspace's container, as the engine says; empty: there is none.
+    pub fn container_state(&self, workspace: &str) -> String {
+        let name = self.container(workspace);
+        run(Command::new("docker").args(["inspect", "-f", "{{.State.Status}}", &name])).text().trim().to_owned()
+    }
+
+    /// Names of all containers of the instance, with their states.
+    pub fn containers(&self) -> Vec<(String, String)> {
+        let filter = format!("label=innkeeper={}", self.instance);
+        let listed = run(Command::new("docker").args(["ps", "-a", "--no-trunc", "--format", "{{.Names}} {{.State}}", "--filter", &filter])).good();
+        listed.lines().filter_map(|line| line.split_once(' ')).map(|(name, state)| (name.to_owned(), state.to_owned())).collect()
+    }
+
+    /// How many containers stand ready in the pool.
+    pub fn pool(&self) -> usize {
+        self.containers().iter().filter(|(name, state)| name.contains(".pool.") && state == "running").count()
+    }
+
+    /// One page over HTTP: status and body.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.http_port)).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        (status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+    }
+
+    /// The value of a metric, by its name and labels as exposed.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        // The exposition is remembered for a second.
+        std::thread::sleep(Duration::from_millis(1100));
+        let (_, text) = self.get("/metrics");
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().ok();
+            child.wait().ok();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- log of the gateway\n{}", self.log());
+        }
+        if self.clean {
+            let cleaned = self.innkeeper().arg("clean").output().unwrap();
+            if !cleaned.status.success() && !std::thread::panicking() {
+                panic!("clean: {}", String::from_utf8_lossy(&cleaned.stderr));
+            }
+        }
+    }
+}
+
+/// Whether a section that begins here has the key of this line.
+fn has_key(section: &str, line: &str) -> bool {
+    let key = line.split(' ').next().unwrap_or_default();
+    let body = section.lines().skip(1).take_while(|line| !line.starts_with('['));
+    body.into_iter().any(|line| line.split(' ').next() == Some(key))
+}
+
+/// Runs a command to its end, within [`DEADLINE`].
+pub fn run(command: &mut Command) -> Done {
+    run_with(command, b"")
+}
+
+/// Runs a command with this as its input.
+pub fn run_with(command: &mut Command, input: &[u8]) -> Done {
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.unwrap_or_else(|why| panic!("{command:?}: {why}"));
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    // A command may end before it has read everything.
+    std::thread::spawn(move || stdin.write_all(&input).ok());
+    finish(child, DEADLINE)
+}
+
+/// Waits for the end of a command that was spawned with pipes; ends it at the deadline.
+pub fn finish(mut child: Child, within: Duration) -> Done {
+    let id = child.id();
+    drop(child.stdin.take());
+    let (done, wait) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(child.wait_with_output()));
+    match wait.recv_timeout(within) {
+        Ok(output) => {
+            let Output { status, stdout, stderr } = output.unwrap();
+            Done { status: status.code(), signal: status.signal(), stdout, stderr: String::from_utf8_lossy(&stderr).into_owned() }
+        }
+        Err(_) => {
+            signal(id, "KILL");
+            panic!("a command did not end within {within:?}");
+        }
+    }
+}
+
+/// Sends a signal to a process that a test started.
+pub fn signal(pid: u32, name: &str) {
+    let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+/// Waits until something is so.
+#[track_caller]
+pub fn wait_for(what: &str, mut so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !so() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A directory's mounts: those at or below it.
+pub fn mounts_below(dir: &Path) -> usize {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    table.lines().filter(|line| line.split(' ').nth(4).is_some_and(|at| at.starts_with(dir.to_str().unwrap()))).count()
+}

@@ -1,0 +1,259 @@
+//! A keeper whose workspaces are this machine, and whose processes are local ones.
+
+use std::io;
+use std::pin::Pin;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt};
+use innkeeper::attach::{AttachError, Chunk, Control, Exit, OutputKind, Process, ProcessSpec, Program, WindowSize};
+use innkeeper::auth::Grant;
+use innkeeper::workspace::{Ending, EnsureError, Keeper, Lease, OpenError, Progress, ProgressSender, StartPath, Stay};
+use parking_lot::Mutex;
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio_util::io::ReaderStream;
+
+/// See the module.
+pub struct FakeKeeper {
+    pub prepared: AtomicUsize,
+    pub ensured: AtomicUsize,
+    /// Waits that were dropped before they were over.
+    pub cancelled: Arc<AtomicUsize>,
+    pub opened: Mutex<Vec<ProcessSpec>>,
+    /// What happens during a wait, and for how long each.
+    pub progress: Mutex<Vec<(Progress, Duration)>>,
+    pub refuse: Mutex<Option<EnsureError>>,
+    /// How many times a process finds its container gone.
+    pub gone: AtomicUsize,
+    pub motd: Mutex<Option<String>>,
+    pub ending: watch::Sender<Option<Ending>>,
+    pub hung_up: Arc<AtomicUsize>,
+    pub signals: Arc<Mutex<Vec<String>>>,
+    pub leases: Arc<AtomicUsize>,
+    /// Bytes of output that the gateway took.
+    pub taken: Arc<AtomicU64>,
+    pub panic_on_ensure: AtomicBool,
+}
+
+impl Default for FakeKeeper {
+    fn default() -> Self {
+        Self {
+            prepared: AtomicUsize::default(),
+            ensured: AtomicUsize::default(),
+            cancelled: Arc::default(),
+            opened: Mutex::default(),
+            progress: Mutex::default(),
+            refuse: Mutex::default(),
+            gone: AtomicUsize::default(),
+            motd: Mutex::default(),
+            ending: watch::Sender::new(None),
+            hung_up: Arc::default(),
+            signals: Arc::default(),
+            leases: Arc::default(),
+            taken: Arc::default(),
+            panic_on_ensure: AtomicBool::default(),
+        }
+    }
+}
+
+struct CountDrop(Arc<AtomicUsize>, usize);
+
+impl Drop for CountDrop {
+    fn drop(&mut self) {
+        self.0.fetch_add(self.1, Ordering::SeqCst);
+    }
+}
+
+#[async_trait::async_trait]
+impl Keeper for FakeKeeper {
+    fn prepare(&self, _: &Grant) {
+        self.prepared.fetch_add(1, Ordering::SeqCst);
+    }
+
+    async fn ensure(&self, grant: &Grant, progress: &ProgressSender) -> Result<Stay, EnsureError> {
+        self.ensured.fetch_add(1, Ordering::SeqCst);
+        assert!(!self.panic_on_ensure.load(Ordering::SeqCst), "a panic on purpose");
+        let mut cancelled = CountDrop(self.cancelled.clone(), 1);
+        let steps = self.progress.lock().clone();
+        for (step, lasts) in steps {
+            progress.send_replace(step);
+            tokio::time::sleep(lasts).await;
+        }
+        cancelled.1 = 0;
+        if let Some(why) = &*self.refuse.lock() {
+            return Err(why.clone());
+        }
+        self.leases.fetch_add(1, Ordering::SeqCst);
+        Ok(Stay {
+            workspace: grant.workspace.clone(),
+            container: "local".into(),
+            path: StartPath::Attach,
+            ending: self.ending.subscribe(),
+            motd: self.motd.lock().clone(),
+            lease: Lease::new(CountDrop(self.leases.clone(), usize::MAX)),
+        })
+    }
+
+    async fn open(&self, _: &Stay, spec: &ProcessSpec) -> Result<Process, OpenError> {
+        if self.gone.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+            return Err(OpenError::Gone);
+        }
+        self.opened.lock().push(spec.clone());
+        let process = match &spec.pty {
+            Some(_) => self.open_terminal(spec),
+            None => self.open_pipes(spec),
+        };
+        Ok(process.expect("a local process"))
+    }
+}
+
+impl FakeKeeper {
+    fn open_pipes(&self, spec: &ProcessSpec) -> io::Result<Process> {
+        let (program, arguments) = command_line(spec);
+        let mut child = Command::new(program)
+            .args(arguments)
+            .env_clear()
+            .envs(environment(spec))
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let stdin = child.stdin.take().unwrap();
+        let stdout = self.chunks(OutputKind::Stdout, child.stdout.take().unwrap());
+        let stderr = self.chunks(OutputKind::Stderr, child.stderr.take().unwrap());
+        let output = futures_util::stream::select(stdout, stderr);
+        Ok(Process { input: Box::pin(stdin), output: Box::pin(output), control: self.control(child, None) })
+    }
+
+    fn open_terminal(&self, spec: &ProcessSpec) -> io::Result<Process> {
+        let pty_spec = spec.pty.as_ref().unwrap();
+        let (pty, pts) = pty_process::open().map_err(io::Error::other)?;
+        pty.resize(pty_process::Size::new(pty_spec.size.rows, pty_spec.size.columns)).map_err(io::Error::other)?;
+        let (program, arguments) = command_line(spec);
+        let mut environment = environment(spec);
+        environment.push(("TERM".into(), pty_spec.term.clone()));
+        let child = pty_process::Command::new(program)
+            .args(arguments)
+            .env_clear()
+            .envs(environment)
+            .kill_on_drop(true)
+            .spawn(pts)
+            .map_err(io::Error::other)?;
+        let (read, write) = pty.into_split();
+        let write = SharedPty(Arc::new(Mutex::new(write)));
+        let greeting = spec.greeting.clone().map(|text| Ok(Chunk { kind: OutputKind::Stdout, data: text.replace('\n', "\r\n").into() }));
+        // A terminal whose last process has gone reads as an error.
+        let output = self.chunks(OutputKind::Stdout, read).take_while(|chunk| std::future::ready(chunk.is_ok()));
+        let output = futures_util::stream::iter(greeting).chain(output);
+        Ok(Process { input: Box::pin(write.clone()), output: Box::pin(output), control: self.control(child, Some(write)) })
+    }
+
+    fn chunks(&self, kind: OutputKind, read: impl AsyncRead + Send + 'static) -> impl Stream<Item = io::Result<Chunk>> + Send + 'static {
+        let taken = self.taken.clone();
+        Box::pin(ReaderStream::with_capacity(read, 16 * 1024)).map(move |data| {
+            let data = data?;
+            taken.fetch_add(data.len() as u64, Ordering::SeqCst);
+            Ok(Chunk { kind, data })
+        })
+    }
+
+    fn control(&self, child: Child, pty: Option<SharedPty>) -> Arc<dyn Control> {
+        let group = child.id().and_then(|id| Pid::from_raw(id as i32)).unwrap();
+        Arc::new(LocalControl {
+            child: tokio::sync::Mutex::new(child),
+            group,
+            pty,
+            hung_up: self.hung_up.clone(),
+            signals: self.signals.clone(),
+        })
+    }
+}
+
+fn command_line(spec: &ProcessSpec) -> (&'static str, Vec<std::ffi::OsString>) {
+    use std::os::unix::ffi::OsStringExt;
+    match &spec.program {
+        Program::LoginShell => ("/bin/sh", vec![]),
+        Program::Command(command) => ("/bin/sh", vec!["-c".into(), std::ffi::OsString::from_vec(command.clone())]),
+        Program::Sftp => ("/usr/lib/openssh/sftp-server", vec![]),
+    }
+}
+
+fn environment(spec: &ProcessSpec) -> Vec<(String, String)> {
+    let mut environment = vec![("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned()), ("PS1".to_owned(), "$ ".to_owned())];
+    environment.extend(spec.env.iter().cloned());
+    environment
+}
+
+/// A terminal that is written to in one place and resized in another.
+#[derive(Clone)]
+struct SharedPty(Arc<Mutex<pty_process::OwnedWritePty>>);
+
+impl AsyncWrite for SharedPty {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.lock()).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.lock()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+struct LocalControl {
+    child: tokio::sync::Mutex<Child>,
+    group: Pid,
+    pty: Option<SharedPty>,
+    hung_up: Arc<AtomicUsize>,
+    signals: Arc<Mutex<Vec<String>>>,
+}
+
+#[async_trait::async_trait]
+impl Control for LocalControl {
+    async fn resize(&self, size: WindowSize) -> Result<(), AttachError> {
+        if let Some(pty) = &self.pty {
+            pty.0.lock().resize(pty_process::Size::new(size.rows, size.columns)).unwrap();
+        }
+        Ok(())
+    }
+
+    async fn signal(&self, name: &str) -> Result<(), AttachError> {
+        self.signals.lock().push(name.to_owned());
+        let signal = match name {
+            "INT" => Signal::INT,
+            "TERM" => Signal::TERM,
+            "USR1" => Signal::USR1,
+            _ => return Err(AttachError::Unsupported("this signal")),
+        };
+        let _ = kill_process_group(self.group, signal);
+        Ok(())
+    }
+
+    async fn exit(&self) -> Result<Exit, AttachError> {
+        use std::os::unix::process::ExitStatusExt;
+        let status = self.child.lock().await.wait().await.unwrap();
+        Ok(match (status.code(), status.signal()) {
+            (Some(code), _) => Exit::Status(code as u32),
+            (None, Some(1)) => Exit::Signal("HUP"),
+            (None, Some(9)) => Exit::Signal("KILL"),
+            (None, Some(15)) => Exit::Signal("TERM"),
+            (None, signal) => Exit::Status(128 + signal.unwrap_or(0) as u32),
+        })
+    }
+
+    async fn hang_up(&self) -> Result<(), AttachError> {
+        let _ = kill_process_group(self.group, Signal::HUP);
+        self.hung_up.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
