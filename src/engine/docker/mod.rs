@@ -220,7 +220,17 @@ impl Engine for Docker {
         let options = query::StatsOptionsBuilder::new().stream(false).one_shot(true).build();
         let mut answers = Box::pin(self.api.stats(&id.0, Some(options)));
         let stats = self.call("stats", &id.0, async { answers.next().await.transpose() }).await?;
-        stats.as_ref().and_then(usage::usage).ok_or(EngineError::NotRunning)
+        if let Some(usage) = stats.as_ref().and_then(usage::usage) {
+            return Ok(usage);
+        }
+        // The answer for a container that does not run is the same as for one whose counters the engine cannot read: somebody who would
+        // take the second for the first would start it again.
+        match self.state(id).await? {
+            ContainerState::Running | ContainerState::Paused => {
+                Err(EngineError::Refused { call: "stats", why: "the engine has no statistics of a container that runs".to_owned() })
+            }
+            ContainerState::Created | ContainerState::Exited | ContainerState::Unusable => Err(EngineError::NotRunning),
+        }
     }
 
     fn events(&self) -> Pin<Box<dyn Stream<Item = Event> + Send>> {
