@@ -68,16 +68,16 @@ impl Handler {
         self.channels.get_mut(&id)
     }
 
+    /// Starts a program, or where the grant does not permit it, has that said in its place.
     fn start(&mut self, id: ChannelId, program: Program, session: &mut Session) -> Result<(), Error> {
+        let permit = self.login.entered().map(|entered| entered.grant.permit).unwrap_or_default();
+        let program = match program {
+            Program::Command(_) if !permit.exec => Err(words::NO_EXEC),
+            Program::Sftp if !permit.sftp => Err(words::NO_SFTP),
+            permitted => Ok(permitted),
+        };
         let started = self.requests(id).is_some_and(|requests| requests.start(program));
         answer(session, id, started)
-    }
-
-    /// Says why a program is not run, on standard error and before the refusal, as clients stop listening after it.
-    fn refuse_program(&self, id: ChannelId, words: &str, session: &mut Session) -> Result<(), Error> {
-        tracing::info!(parent: &self.connection.span, reason = words, "program refused");
-        session.extended_data(id, 1, format!("innkeeper: {words}\n").into_bytes())?;
-        session.channel_failure(id)
     }
 }
 
@@ -267,9 +267,6 @@ impl Protocol for Handler {
     }
 
     async fn exec_request(&mut self, id: ChannelId, command: &[u8], session: &mut Session) -> Result<(), Error> {
-        if self.login.entered().is_some_and(|entered| !entered.grant.permit.exec) {
-            return self.refuse_program(id, words::NO_EXEC, session);
-        }
         self.start(id, Program::Command(command.to_vec()), session)
     }
 
@@ -277,9 +274,6 @@ impl Protocol for Handler {
         if name != "sftp" {
             tracing::info!(parent: &self.connection.span, name = %printable(&name.chars().take(64).collect::<String>()), "unknown subsystem");
             return session.channel_failure(id);
-        }
-        if self.login.entered().is_some_and(|entered| !entered.grant.permit.sftp) {
-            return self.refuse_program(id, words::NO_SFTP, session);
         }
         self.start(id, Program::Sftp, session)
     }

@@ -91,7 +91,13 @@ impl Session {
 
     /// Runs the process; `None` when the client is gone.
     async fn serve(&self, start: Start) -> Option<Exit> {
-        let (stay, process) = match self.open(start).await {
+        let Start { program, pty, environment } = start;
+        let program = match program {
+            Ok(program) => program,
+            Err(words) => return self.say_and_end(words, Exit::Status(words::NOT_PERMITTED)).await,
+        };
+        let spec = ProcessSpec { program, pty, env: self.environment(environment), greeting: None };
+        let (stay, process) = match self.open(spec).await {
             Ok(opened) => opened,
             Err(Unready::Gone) => return None,
             Err(Unready::Say(words, status)) => return self.say_and_end(&words, Exit::Status(status)).await,
@@ -122,8 +128,7 @@ impl Session {
     }
 
     /// Opens the process in a workspace that is ready, which is made so again should its container go away in between.
-    async fn open(&self, start: Start) -> Result<(Stay, Process), Unready> {
-        let mut spec = ProcessSpec { env: self.environment(start.environment), program: start.program, pty: start.pty, greeting: None };
+    async fn open(&self, mut spec: ProcessSpec) -> Result<(Stay, Process), Unready> {
         for _ in 0..TRIES {
             let stay = self.ensure(spec.pty.as_ref().map(|pty| pty.size.columns)).await?;
             self.complete(&mut spec, &stay);
@@ -214,9 +219,10 @@ struct Record<'a> {
 impl<'a> Record<'a> {
     fn begin(metrics: &'a Metrics, start: &Start) -> Self {
         let kind = match start.program {
-            Program::LoginShell => "shell",
-            Program::Command(_) => "exec",
-            Program::Sftp => "sftp",
+            Ok(Program::LoginShell) => "shell",
+            Ok(Program::Command(_)) => "exec",
+            Ok(Program::Sftp) => "sftp",
+            Err(_) => "refused",
         };
         metrics.sessions_open.inc();
         tracing::info!(kind, terminal = start.pty.is_some(), "session started");
