@@ -17,13 +17,10 @@ async fn a_terminal_has_its_size_and_kind_from_the_first_byte() {
     within(60, async {
         let gateway = Gateway::start().await;
         let mut terminal =
-            gateway.ssh_at_terminal(133, 41, &["stty size; echo $TERM; read go; stty size; printf '\\000\\001\\002'; exit 4"]);
+            gateway.ssh_at_terminal(133, 41, &["stty size; echo $TERM; while [ \"$(stty size)\" = '41 133' ]; do sleep 0.02; done; stty size; printf '\\000\\001\\002'; exit 4"]);
         assert_eq!(terminal.see("\r\n").await, "41 133\r\n", "not one byte more");
         assert_eq!(terminal.see("\r\n").await, "xterm-256color\r\n");
         terminal.pty.resize(pty_process::Size::new(20, 61)).unwrap();
-        until("the size arrived", || gateway.keeper.opened.lock().len() == 1).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        terminal.write("go\n").await;
         terminal.see("20 61\r\n").await;
         let (rest, status) = terminal.end().await;
         assert_eq!((&*rest, status), ("\0\x01\x02", Some(4)));

@@ -12,7 +12,7 @@ use std::time::Duration;
 use russh::keys::Certificate;
 use russh::server::{Auth, ChannelOpenHandle, Handler as Protocol, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, ChannelOpenFailure, Error, MethodKind, MethodSet, Pty};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::Instrument;
 
 use super::channel::Requests;
@@ -29,6 +29,9 @@ const TRICKLE: u32 = 2;
 
 /// How long each trickle is held, so that a client that is held back costs nothing.
 const TRICKLE_EVERY: Duration = Duration::from_millis(10);
+
+/// How long a new session waits for the place of one that is being closed.
+const CLOSING: Duration = Duration::from_millis(250);
 
 /// One connection's handler.
 pub(super) struct Handler {
@@ -62,6 +65,14 @@ impl Handler {
     /// A forward of some kind, which there are none of: an administrator finds out why it does not work.
     fn refuse_forward(&self, kind: &'static str) {
         tracing::info!(parent: &self.connection.span, kind, "forward refused");
+    }
+
+    /// A place for one more session. One that was closed just now may still hold its own, which is worth a moment.
+    async fn session_permit(&self) -> Option<OwnedSemaphorePermit> {
+        let sessions = self.connection.sessions.clone();
+        let closing = self.channels.len() < self.connection.live.config.max_sessions;
+        let wait = if closing { CLOSING } else { Duration::ZERO };
+        tokio::time::timeout(wait, sessions.acquire_owned()).await.ok()?.ok()
     }
 
     fn requests(&mut self, id: ChannelId) -> Option<&mut Requests> {
@@ -153,7 +164,7 @@ impl Protocol for Handler {
             reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
             return Ok(());
         };
-        let Ok(permit) = self.connection.sessions.clone().try_acquire_owned() else {
+        let Some(permit) = self.session_permit().await else {
             if !std::mem::replace(&mut self.shortage_logged, true) {
                 tracing::warn!(parent: &self.connection.span, limit = self.connection.live.config.max_sessions, "session refused: too many");
             }

@@ -288,6 +288,33 @@ impl Authenticator for FakeAuth {
     }
 }
 
+/// A client that does what OpenSSH's would not.
+pub struct Trusting;
+
+impl russh::client::Handler for Trusting {
+    type Error = russh::Error;
+
+    async fn check_server_key(&mut self, _: &russh::keys::PublicKeyOrCertificate) -> Result<bool, russh::Error> {
+        Ok(true)
+    }
+}
+
+pub type Client = russh::client::Handle<Trusting>;
+
+impl Gateway {
+    /// Connects such a client.
+    pub async fn connect(&self) -> Client {
+        russh::client::connect(Arc::default(), self.address, Trusting).await.unwrap()
+    }
+
+    /// Connects and logs in.
+    pub async fn log_in(&self) -> Client {
+        let mut client = self.connect().await;
+        assert!(client.authenticate_password(ACCOUNT, PASSWORD).await.unwrap().success());
+        client
+    }
+}
+
 /// Makes a key pair with `ssh-keygen`.
 pub async fn make_key(path: &Path, options: &[&str]) {
     let made = Command::new("ssh-keygen").args(["-q", "-N", "", "-C", ""]).args(options).arg("-f").arg(path).status().await.unwrap();
