@@ -2,9 +2,10 @@
 
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::{Condvar, Mutex};
 use pty_process::Size;
 use pty_process::blocking::Pty;
 
@@ -166,7 +167,7 @@ impl Transcript {
             loop {
                 // The master of a terminal that nobody has open any more fails to be read.
                 let count = from.read(&mut buffer).unwrap_or(0);
-                let mut state = said.0.lock().unwrap();
+                let mut state = said.0.lock();
                 state.bytes.extend(&buffer[..count]);
                 state.ended = count == 0;
                 said.1.notify_all();
@@ -192,21 +193,19 @@ impl Transcript {
     }
 
     fn all(&self) -> Vec<u8> {
-        self.said.0.lock().unwrap().bytes.clone()
+        self.said.0.lock().bytes.clone()
     }
 
     #[track_caller]
     fn wait<T>(&self, what: &str, find: impl Fn(&Said) -> Option<T>) -> T {
         let deadline = Instant::now() + DEADLINE;
-        let mut said = self.said.0.lock().unwrap();
+        let mut said = self.said.0.lock();
         loop {
             if let Some(found) = find(&said) {
                 return found;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            let heard = String::from_utf8_lossy(&said.bytes).into_owned();
-            assert!(!left.is_zero() && !said.ended, "waited in vain for {what}; it said {heard:?}");
-            said = self.said.1.wait_timeout(said, left).unwrap().0;
+            let in_vain = said.ended || self.said.1.wait_until(&mut said, deadline).timed_out();
+            assert!(!in_vain, "waited in vain for {what}; it said {:?}", String::from_utf8_lossy(&said.bytes));
         }
     }
 }
