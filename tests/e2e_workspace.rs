@@ -53,7 +53,7 @@ fn what_is_done_to_a_container_from_outside_is_put_right_at_the_next_login() {
         "network",
         "disconnect",
         "-f",
-        &docker(&["inspect", "-f", "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}}{{end}}", &container]).trim().to_owned(),
+        &docker(&["inspect", "-f", "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}}{{end}}", &container]).trim(),
         &container,
     ]);
     assert_eq!(gateway.exec("alice", "cat file").good(), "hers\n", "without its network");
