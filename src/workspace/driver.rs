@@ -263,6 +263,10 @@ impl Driver {
     /// Everybody who waited gets in, each with a lease.
     fn answer(&mut self, container: &ContainerId) {
         self.wanted = false;
+        if self.waiters.is_empty() {
+            // Made ready ahead of a login that is still under way: how, is what that one will ask.
+            return;
+        }
         let path = std::mem::replace(&mut self.path, StartPath::Attach);
         for waiter in self.waiters.drain(..) {
             let ready = Ready { container: container.clone(), path, ending: self.ending.subscribe(), lease: self.leases.take() };
