@@ -264,7 +264,7 @@ impl Driver {
     fn answer(&mut self, container: &ContainerId) {
         self.wanted = false;
         if self.waiters.is_empty() {
-            // Made ready ahead of a login that is still under way: how, is what that one will ask.
+            // Made ready ahead of her: she is told how when she comes.
             return;
         }
         let path = std::mem::replace(&mut self.path, StartPath::Attach);
