@@ -271,6 +271,7 @@ impl Keeper for Directory {
     }
 
     async fn open(&self, stay: &Stay, spec: &ProcessSpec) -> Result<Process, OpenError> {
+        let _waiting = self.house.pool.person_waits();
         match self.house.parts.attach.open(&ContainerId(stay.container.clone()), spec).await {
             Ok(process) => Ok(process),
             Err(AttachError::Engine(EngineError::NotRunning | EngineError::NotFound(_))) => {
