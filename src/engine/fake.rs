@@ -302,6 +302,27 @@ impl FakeEngine {
     }
 }
 
+/// A running container in it, for a test that is not about containers.
+pub(crate) async fn small_container(fake: &FakeEngine) -> ContainerId {
+    let id = fake.create(&small_spec("small")).await.unwrap();
+    fake.start(&id).await.unwrap();
+    id
+}
+
+/// A specification that a fake engine takes.
+pub(crate) fn small_spec(name: &str) -> ContainerSpec {
+    ContainerSpec {
+        name: name.to_owned(),
+        hostname: "box".to_owned(),
+        image: FakeEngine::IMAGE.to_owned(),
+        labels: BTreeMap::new(),
+        env: BTreeMap::new(),
+        limits: Limits { cpus: 1.0, memory: crate::units::Size::mib(64), pids: 32, open_files: 256 },
+        mounts: Vec::new(),
+        network: "net".to_owned(),
+    }
+}
+
 /// The engine's frame of standard output around some bytes.
 fn frame(framed: bool, bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len() + 8);
@@ -526,19 +547,6 @@ impl Engine for FakeEngine {
 mod tests {
     use super::*;
 
-    fn spec(name: &str) -> ContainerSpec {
-        ContainerSpec {
-            name: name.to_owned(),
-            hostname: "box".to_owned(),
-            image: FakeEngine::IMAGE.to_owned(),
-            labels: BTreeMap::new(),
-            env: BTreeMap::new(),
-            limits: Limits { cpus: 1.0, memory: crate::units::Size::mib(64), pids: 32, open_files: 256 },
-            mounts: Vec::new(),
-            network: "net".to_owned(),
-        }
-    }
-
     fn lost() -> EngineError {
         EngineError::Unreachable("the test said so".to_owned())
     }
@@ -547,12 +555,12 @@ mod tests {
     async fn an_answer_can_be_lost_after_its_effect() {
         let fake = FakeEngine::new();
         fake.fail_once_after_effect(Call::Create, lost());
-        assert!(matches!(fake.create(&spec("a")).await, Err(EngineError::Unreachable(_))));
-        assert!(matches!(fake.create(&spec("a")).await, Err(EngineError::NameTaken(_))));
+        assert!(matches!(fake.create(&small_spec("a")).await, Err(EngineError::Unreachable(_))));
+        assert!(matches!(fake.create(&small_spec("a")).await, Err(EngineError::NameTaken(_))));
         fake.fail(Call::Create, lost());
-        assert!(fake.create(&spec("b")).await.is_err() && fake.create(&spec("b")).await.is_err());
+        assert!(fake.create(&small_spec("b")).await.is_err() && fake.create(&small_spec("b")).await.is_err());
         fake.mend(Call::Create);
-        fake.create(&spec("b")).await.unwrap();
+        fake.create(&small_spec("b")).await.unwrap();
         assert_eq!(fake.calls(Call::Create), 5);
         assert_eq!(fake.states().len(), 2);
     }
@@ -561,15 +569,14 @@ mod tests {
     async fn a_call_dropped_while_it_dawdles_has_no_effect() {
         let fake = FakeEngine::new();
         fake.delay(Call::Create, Duration::from_secs(5));
-        assert!(tokio::time::timeout(Duration::from_secs(1), fake.create(&spec("a"))).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_secs(1), fake.create(&small_spec("a"))).await.is_err());
         assert!(fake.states().is_empty());
     }
 
     #[tokio::test]
     async fn an_exec_echoes_until_its_input_ends() {
         let fake = FakeEngine::new();
-        let id = fake.create(&spec("a")).await.unwrap();
-        fake.start(&id).await.unwrap();
+        let id = small_container(&fake).await;
         fake.script(Script::Echo);
         let exec = ExecSpec { argv: Vec::new(), env: Vec::new(), tty: true, user: (1000, 1000), working_dir: None };
         let ExecStream { id: exec_id, mut output, mut input } = fake.exec(&id, &exec).await.unwrap();

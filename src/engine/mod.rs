@@ -216,6 +216,7 @@ pub trait Engine: Send + Sync + 'static {
     async fn pull(&self, reference: &str, progress: &(dyn Fn(String) + Send + Sync)) -> Result<ImageId, EngineError>;
 
     /// Makes a container, not started. Its name is a lock: of two who ask for the same name one gets [`EngineError::NameTaken`].
+    /// [`EngineError::NotFound`]: the image is not here.
     async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId, EngineError>;
 
     /// Starts it.
@@ -233,7 +234,7 @@ pub trait Engine: Send + Sync + 'static {
     /// Gives it another name, atomically.
     async fn rename(&self, id: &ContainerId, name: &str) -> Result<(), EngineError>;
 
-    /// Changes the limits of a container, running or not.
+    /// Changes the limits of a container, running or not; all but the open files, which are fixed when it is made.
     async fn set_limits(&self, id: &ContainerId, limits: &Limits) -> Result<(), EngineError>;
 
     /// The container of this name or id, if there is one. It need not be the instance's own: look at the labels.
@@ -242,7 +243,7 @@ pub trait Engine: Send + Sync + 'static {
     /// All containers of the instance, whatever their state.
     async fn list(&self) -> Result<Vec<Container>, EngineError>;
 
-    /// What a running container has used.
+    /// What a running container has used; [`EngineError::NotRunning`] if it is not.
     async fn usage(&self, id: &ContainerId) -> Result<Usage, EngineError>;
 
     /// What happens to the instance's containers from now on. Never ends: it reconnects with back-off, and says [`EventKind::Gap`] after.

@@ -21,7 +21,8 @@ const UNKNOWN_SIZE: WindowSize = WindowSize { columns: 80, rows: 24 };
 /// What a session starts with.
 #[derive(Debug)]
 pub(super) struct Start {
-    pub(super) program: Program,
+    /// What runs, or what the client is told instead: a refused request would end its channel before it could read why.
+    pub(super) program: Result<Program, &'static str>,
     pub(super) pty: Option<Pty>,
     /// What the client set and was allowed to.
     pub(super) environment: Vec<(String, String)>,
@@ -73,7 +74,7 @@ impl Requests {
     }
 
     /// `shell`, `exec` or `subsystem`, of which there is one.
-    pub(super) fn start(&mut self, program: Program) -> bool {
+    pub(super) fn start(&mut self, program: Result<Program, &'static str>) -> bool {
         let Some(start) = self.start.take() else { return false };
         let environment = self.environment.take();
         start.send(Start { program, pty: self.pty.take(), environment }).is_ok()
@@ -103,8 +104,8 @@ mod tests {
         let (mut requests, mut started) = requests();
         assert!(requests.set_pty("xterm", 0, 70_000, &[(Mode::ECHO, 1), (Mode::TTY_OP_END, 0)]));
         assert!(!requests.set_pty("xterm", 80, 24, &[]), "second terminal");
-        assert!(requests.start(Program::LoginShell));
-        assert!(!requests.start(Program::LoginShell), "second program");
+        assert!(requests.start(Ok(Program::LoginShell)));
+        assert!(!requests.start(Ok(Program::LoginShell)), "second program");
         assert!(!requests.set_env(&AcceptEnv::new(&["*".to_owned()]), "A", "1"), "too late");
         let pty = started.try_recv().unwrap().pty.unwrap();
         assert_eq!(pty, Pty { term: "xterm".into(), size: WindowSize { columns: 80, rows: 10_000 }, modes: vec![(53, 1)] });
@@ -114,7 +115,7 @@ mod tests {
     fn a_term_that_is_none_becomes_dumb() {
         for term in ["", "a b", "\x1b[2J", &"x".repeat(65)] {
             let (mut requests, mut started) = requests();
-            assert!(requests.set_pty(term, 80, 24, &[]) && requests.start(Program::LoginShell));
+            assert!(requests.set_pty(term, 80, 24, &[]) && requests.start(Ok(Program::LoginShell)));
             assert_eq!(started.try_recv().unwrap().pty.unwrap().term, "dumb");
         }
     }

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::admission::Slot;
 use super::guard::Guard;
@@ -23,6 +24,9 @@ use crate::name::ConnectionId;
 
 /// How long a client may take to read why it is disconnected.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How long a client without a session is given to leave by itself before it is disconnected.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// What the watcher, the protocol's handler and the sessions of one connection share.
 pub(super) struct Connection {
@@ -39,6 +43,8 @@ pub(super) struct Connection {
     pub(super) stage: watch::Sender<Stage>,
     /// One permit for each session that may be open.
     pub(super) sessions: Arc<Semaphore>,
+    /// The tasks of the sessions. A session gives its permit back shortly before it has said its last.
+    pub(super) session_tasks: TaskTracker,
     /// Whether the grant's message was shown.
     pub(super) message_shown: AtomicBool,
     /// Whether the first byte of the first session has come.
@@ -84,6 +90,7 @@ pub(super) fn begin(shared: Arc<Shared>, stream: TcpStream, remote: SocketAddr, 
     let connection = Arc::new(Connection {
         deadline: live.config.login_grace.unless_zero().map(|grace| Instant::now() + grace),
         sessions: Arc::new(Semaphore::new(live.config.max_sessions)),
+        session_tasks: TaskTracker::new(),
         shared: shared.clone(),
         live,
         id,
@@ -156,9 +163,13 @@ impl Connection {
         }
         slot.logged_in();
         self.shared.draining.cancelled().await;
-        // With all permits back, no session is left. New ones are refused by now.
-        let sessions = u32::try_from(self.live.config.max_sessions).unwrap_or(u32::MAX);
-        let _ = tokio::time::timeout(self.live.config.drain_timeout.get(), self.sessions.acquire_many(sessions)).await;
+        // New sessions are refused by now.
+        self.session_tasks.close();
+        let within = self.live.config.drain_timeout.get();
+        if tokio::time::timeout(within, self.session_tasks.wait()).await.is_ok() {
+            // A client whose last session has ended leaves by itself, and with that session's status.
+            tokio::time::sleep(PARTING).await;
+        }
         Ended::Told(Farewell::ShuttingDown)
     }
 

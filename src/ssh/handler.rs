@@ -12,7 +12,7 @@ use std::time::Duration;
 use russh::keys::Certificate;
 use russh::server::{Auth, ChannelOpenHandle, Handler as Protocol, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, ChannelOpenFailure, Error, MethodKind, MethodSet, Pty};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::Instrument;
 
 use super::channel::Requests;
@@ -29,6 +29,9 @@ const TRICKLE: u32 = 2;
 
 /// How long each trickle is held, so that a client that is held back costs nothing.
 const TRICKLE_EVERY: Duration = Duration::from_millis(10);
+
+/// How long a new session waits for the place of one that is being closed.
+const CLOSING: Duration = Duration::from_millis(250);
 
 /// One connection's handler.
 pub(super) struct Handler {
@@ -64,20 +67,28 @@ impl Handler {
         tracing::info!(parent: &self.connection.span, kind, "forward refused");
     }
 
+    /// A place for one more session. One that was closed just now may still hold its own, which is worth a moment.
+    async fn session_permit(&self) -> Option<OwnedSemaphorePermit> {
+        let sessions = self.connection.sessions.clone();
+        let closing = self.channels.len() < self.connection.live.config.max_sessions;
+        let wait = if closing { CLOSING } else { Duration::ZERO };
+        tokio::time::timeout(wait, sessions.acquire_owned()).await.ok()?.ok()
+    }
+
     fn requests(&mut self, id: ChannelId) -> Option<&mut Requests> {
         self.channels.get_mut(&id)
     }
 
+    /// Starts a program, or where the grant does not permit it, has that said in its place.
     fn start(&mut self, id: ChannelId, program: Program, session: &mut Session) -> Result<(), Error> {
+        let permit = self.login.entered().map(|entered| entered.grant.permit).unwrap_or_default();
+        let program = match program {
+            Program::Command(_) if !permit.exec => Err(words::NO_EXEC),
+            Program::Sftp if !permit.sftp => Err(words::NO_SFTP),
+            permitted => Ok(permitted),
+        };
         let started = self.requests(id).is_some_and(|requests| requests.start(program));
         answer(session, id, started)
-    }
-
-    /// Says why a program is not run, on standard error and before the refusal, as clients stop listening after it.
-    fn refuse_program(&self, id: ChannelId, words: &str, session: &mut Session) -> Result<(), Error> {
-        tracing::info!(parent: &self.connection.span, reason = words, "program refused");
-        session.extended_data(id, 1, format!("innkeeper: {words}\n").into_bytes())?;
-        session.channel_failure(id)
     }
 }
 
@@ -153,7 +164,7 @@ impl Protocol for Handler {
             reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
             return Ok(());
         };
-        let Ok(permit) = self.connection.sessions.clone().try_acquire_owned() else {
+        let Some(permit) = self.session_permit().await else {
             if !std::mem::replace(&mut self.shortage_logged, true) {
                 tracing::warn!(parent: &self.connection.span, limit = self.connection.live.config.max_sessions, "session refused: too many");
             }
@@ -267,9 +278,6 @@ impl Protocol for Handler {
     }
 
     async fn exec_request(&mut self, id: ChannelId, command: &[u8], session: &mut Session) -> Result<(), Error> {
-        if self.login.entered().is_some_and(|entered| !entered.grant.permit.exec) {
-            return self.refuse_program(id, words::NO_EXEC, session);
-        }
         self.start(id, Program::Command(command.to_vec()), session)
     }
 
@@ -277,9 +285,6 @@ impl Protocol for Handler {
         if name != "sftp" {
             tracing::info!(parent: &self.connection.span, name = %printable(&name.chars().take(64).collect::<String>()), "unknown subsystem");
             return session.channel_failure(id);
-        }
-        if self.login.entered().is_some_and(|entered| !entered.grant.permit.sftp) {
-            return self.refuse_program(id, words::NO_SFTP, session);
         }
         self.start(id, Program::Sftp, session)
     }

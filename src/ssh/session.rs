@@ -15,6 +15,7 @@ use super::client::Client;
 use super::connection::Connection;
 use super::input::Input;
 use super::login::Entered;
+use super::tasks::contain;
 use super::{waiting, words};
 use crate::attach::{Exit, Process, ProcessSpec, Program};
 use crate::telemetry::Metrics;
@@ -45,7 +46,7 @@ enum Unready {
     Say(String, u32),
 }
 
-/// Spawns a session's task. It holds `permit` until the channel is closed.
+/// Spawns a session's task. It holds `permit` until it is over.
 pub(super) fn begin(
     connection: Arc<Connection>,
     entered: Entered,
@@ -57,28 +58,40 @@ pub(super) fn begin(
 ) {
     let span = tracing::info_span!(parent: &connection.span, "session", channel = %channel.id(), account = %entered.grant.account);
     let (read, write) = channel.split();
-    let tasks = connection.shared.tasks.clone();
+    let shared = connection.shared.clone();
+    let tracked = connection.session_tasks.token();
     let client = Client::new(write, handle, input.clone());
     let session = Session { connection, entered, client, input: input.clone() };
-    tasks.spawn(span, async move {
+    let metrics = shared.metrics.clone();
+    shared.tasks.spawn(span, async move {
+        let whole = async {
+            let exit = contain(metrics, session.run(started)).await;
+            // Before the client hears of the end, as it may open the next session when it does.
+            drop(permit);
+            session.end(exit.unwrap_or(Some(Exit::Status(words::TEMPORARY)))).await;
+        };
         tokio::select! {
-            () = session.run(started) => {}
+            () = whole => {}
             () = input.collect(read) => {}
         }
-        drop(permit);
+        drop(tracked);
     });
 }
 
 impl Session {
-    async fn run(&self, started: oneshot::Receiver<Start>) {
-        let started = self.input.gone().run_until_cancelled(tokio::time::timeout(IDLE_CHANNEL, started)).await;
-        let Some(Ok(Ok(start))) = started else {
-            return self.client.finish(Exit::Status(words::TEMPORARY)).await;
-        };
-        let exit = {
-            let _record = Record::begin(&self.connection.shared.metrics, &start);
-            self.serve(start).await
-        };
+    /// From what is asked for to how it ended; `None` when the client is gone.
+    async fn run(&self, started: oneshot::Receiver<Start>) -> Option<Exit> {
+        match self.input.gone().run_until_cancelled(tokio::time::timeout(IDLE_CHANNEL, started)).await {
+            Some(Ok(Ok(start))) => {
+                let _record = Record::begin(&self.connection.shared.metrics, &start);
+                self.serve(start).await
+            }
+            // Nothing was asked for.
+            _ => Some(Exit::Status(words::TEMPORARY)),
+        }
+    }
+
+    async fn end(&self, exit: Option<Exit>) {
         match exit {
             Some(exit) => self.client.finish(exit).await,
             None if self.input.is_stuck() => {
@@ -91,7 +104,13 @@ impl Session {
 
     /// Runs the process; `None` when the client is gone.
     async fn serve(&self, start: Start) -> Option<Exit> {
-        let (stay, process) = match self.open(start).await {
+        let Start { program, pty, environment } = start;
+        let program = match program {
+            Ok(program) => program,
+            Err(words) => return self.say_and_end(words, Exit::Status(words::NOT_PERMITTED)).await,
+        };
+        let spec = ProcessSpec { program, pty, env: self.environment(environment), greeting: None };
+        let (stay, process) = match self.open(spec).await {
             Ok(opened) => opened,
             Err(Unready::Gone) => return None,
             Err(Unready::Say(words, status)) => return self.say_and_end(&words, Exit::Status(status)).await,
@@ -122,8 +141,7 @@ impl Session {
     }
 
     /// Opens the process in a workspace that is ready, which is made so again should its container go away in between.
-    async fn open(&self, start: Start) -> Result<(Stay, Process), Unready> {
-        let mut spec = ProcessSpec { env: self.environment(start.environment), program: start.program, pty: start.pty, greeting: None };
+    async fn open(&self, mut spec: ProcessSpec) -> Result<(Stay, Process), Unready> {
         for _ in 0..TRIES {
             let stay = self.ensure(spec.pty.as_ref().map(|pty| pty.size.columns)).await?;
             self.complete(&mut spec, &stay);
@@ -214,9 +232,10 @@ struct Record<'a> {
 impl<'a> Record<'a> {
     fn begin(metrics: &'a Metrics, start: &Start) -> Self {
         let kind = match start.program {
-            Program::LoginShell => "shell",
-            Program::Command(_) => "exec",
-            Program::Sftp => "sftp",
+            Ok(Program::LoginShell) => "shell",
+            Ok(Program::Command(_)) => "exec",
+            Ok(Program::Sftp) => "sftp",
+            Err(_) => "refused",
         };
         metrics.sessions_open.inc();
         tracing::info!(kind, terminal = start.pty.is_some(), "session started");

@@ -23,14 +23,8 @@ impl Tasks {
 
     /// Spawns a task that runs in `span`.
     pub(super) fn spawn(&self, span: tracing::Span, task: impl Future<Output = ()> + Send + 'static) {
-        let metrics = self.metrics.clone();
-        let task = AssertUnwindSafe(task).catch_unwind().map(move |ended| {
-            if ended.is_err() {
-                metrics.panics.inc();
-                tracing::error!("task panicked");
-            }
-        });
-        self.tracker.spawn(task.instrument(span));
+        let contained = contain(self.metrics.clone(), task).map(drop);
+        self.tracker.spawn(contained.instrument(span));
     }
 
     /// Waits until all that were spawned have ended; to be called once no more will be spawned.
@@ -38,6 +32,16 @@ impl Tasks {
         self.tracker.close();
         self.tracker.wait().await;
     }
+}
+
+/// Awaits work that may have a bug: `None` if it panicked, which is counted.
+pub(super) async fn contain<T>(metrics: Metrics, work: impl Future<Output = T>) -> Option<T> {
+    let ended = AssertUnwindSafe(work).catch_unwind().await;
+    if ended.is_err() {
+        metrics.panics.inc();
+        tracing::error!("task panicked");
+    }
+    ended.ok()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! | status | meaning |
 //! |---|---|
 //! | 75 (`EX_TEMPFAIL`) | not now: full, draining, the container ended, or something failed that may work again |
+//! | 77 (`EX_NOPERM`) | this account may not do that |
 //! | 78 (`EX_CONFIG`) | the account's template is not configured; only an administrator can mend it |
 //! | 130 | the person interrupted the wait with Ctrl-C |
 //!
@@ -55,6 +56,8 @@ pub(super) const SHUTTING_DOWN: &str = "The gateway is restarting. Your containe
 
 /// `EX_TEMPFAIL`.
 pub(super) const TEMPORARY: u32 = 75;
+/// `EX_NOPERM`.
+pub(super) const NOT_PERMITTED: u32 = 77;
 /// `EX_CONFIG`.
 pub(super) const MISCONFIGURED: u32 = 78;
 /// 128 + SIGINT, as a shell reports it.

@@ -3,7 +3,8 @@
 //! Everything a gateway makes is removed when it is dropped, whatever became of the test.
 
 #![allow(dead_code, reason = "each test program uses its part")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on ends")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test that cannot go on ends, and says why")]
+#![allow(unreachable_pub, missing_docs, reason = "shared between test programs")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

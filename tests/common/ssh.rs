@@ -16,7 +16,7 @@ use innkeeper::auth::{Attempt, AuthError, Authenticator, Grant, KeyProof, Offere
 use innkeeper::ssh::{Config, Server, SshSettings};
 use innkeeper::telemetry::Metrics;
 use parking_lot::Mutex;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
@@ -47,9 +47,12 @@ pub struct FakeAuth {
     /// What was asked, in order: `password`, `offered`, `verified`.
     pub asked: Mutex<Vec<(&'static str, Attempt)>>,
     pub down: AtomicBool,
-    pub change_grant: Mutex<Option<Box<dyn Fn(&mut Grant) + Send>>>,
+    pub change_grant: Mutex<Option<ChangeGrant>>,
     pub takes: Mutex<Duration>,
 }
+
+/// What a test changes about the grant.
+pub type ChangeGrant = Box<dyn Fn(&mut Grant) + Send>;
 
 /// Fails a test that hangs.
 pub async fn within<T>(seconds: u64, test: impl Future<Output = T>) -> T {
@@ -140,6 +143,20 @@ impl Gateway {
         command
     }
 
+    /// `ssh` at a terminal of this size, running what follows.
+    pub fn ssh_at_terminal(&self, columns: u16, rows: u16, arguments: &[&str]) -> Terminal {
+        let (pty, pts) = pty_process::open().unwrap();
+        pty.resize(pty_process::Size::new(rows, columns)).unwrap();
+        let mut command = pty_process::Command::new("ssh")
+            .args(self.options())
+            .args(["-oBatchMode=yes", "-tt", "-i"])
+            .arg(self.path("id"))
+            .env("TERM", "xterm-256color")
+            .kill_on_drop(true);
+        command = command.arg(self.host()).args(arguments);
+        Terminal { child: command.spawn(pts).unwrap(), pty, seen: Vec::new() }
+    }
+
     pub fn host(&self) -> String {
         format!("{ACCOUNT}@127.0.0.1")
     }
@@ -175,6 +192,47 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         self.running.abort();
+    }
+}
+
+/// A terminal with a program at it.
+pub struct Terminal {
+    pub child: tokio::process::Child,
+    pub pty: pty_process::Pty,
+    pub seen: Vec<u8>,
+}
+
+impl Terminal {
+    /// Reads until `what` was seen; everything up to its end is returned and not looked at again.
+    pub async fn see(&mut self, what: &str) -> String {
+        loop {
+            let found = self.seen.windows(what.len()).position(|window| window == what.as_bytes());
+            if let Some(at) = found {
+                let rest = self.seen.split_off(at + what.len());
+                return text(&std::mem::replace(&mut self.seen, rest));
+            }
+            assert!(self.read().await, "ended without {what:?}, after {:?}", text(&self.seen));
+        }
+    }
+
+    /// Reads to the end, and returns what is left to see and the status.
+    pub async fn end(&mut self) -> (String, Option<i32>) {
+        while self.read().await {}
+        (text(&std::mem::take(&mut self.seen)), self.child.wait().await.unwrap().code())
+    }
+
+    async fn read(&mut self) -> bool {
+        let mut buffer = [0; 4096];
+        let read = tokio::time::timeout(Duration::from_secs(20), self.pty.read(&mut buffer)).await;
+        let read = read.unwrap_or_else(|_| panic!("nothing more to see after {:?}", text(&self.seen)));
+        // A terminal whose last process has gone reads as an error.
+        let length = read.unwrap_or(0);
+        self.seen.extend_from_slice(&buffer[..length]);
+        length > 0
+    }
+
+    pub async fn write(&mut self, keys: &str) {
+        self.pty.write_all(keys.as_bytes()).await.unwrap();
     }
 }
 
@@ -227,6 +285,33 @@ impl Authenticator for FakeAuth {
 
     async fn ready(&self) -> Result<(), AuthError> {
         Ok(())
+    }
+}
+
+/// A client that does what OpenSSH's would not.
+pub struct Trusting;
+
+impl russh::client::Handler for Trusting {
+    type Error = russh::Error;
+
+    async fn check_server_key(&mut self, _: &russh::keys::PublicKeyOrCertificate) -> Result<bool, russh::Error> {
+        Ok(true)
+    }
+}
+
+pub type Client = russh::client::Handle<Trusting>;
+
+impl Gateway {
+    /// Connects such a client.
+    pub async fn connect(&self) -> Client {
+        russh::client::connect(Arc::default(), self.address, Trusting).await.unwrap()
+    }
+
+    /// Connects and logs in.
+    pub async fn log_in(&self) -> Client {
+        let mut client = self.connect().await;
+        assert!(client.authenticate_password(ACCOUNT, PASSWORD).await.unwrap().success());
+        client
     }
 }
 

@@ -15,7 +15,7 @@ use innkeeper::workspace::{Ending, EnsureError, Keeper, Lease, OpenError, Progre
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::watch;
 use tokio_util::io::ReaderStream;
 
@@ -130,7 +130,7 @@ impl FakeKeeper {
         let stdout = self.chunks(OutputKind::Stdout, child.stdout.take().unwrap());
         let stderr = self.chunks(OutputKind::Stderr, child.stderr.take().unwrap());
         let output = futures_util::stream::select(stdout, stderr);
-        Ok(Process { input: Box::pin(stdin), output: Box::pin(output), control: self.control(child, None) })
+        Ok(Process { input: Box::pin(Pipe(Some(stdin))), output: Box::pin(output), control: self.control(child, None) })
     }
 
     fn open_terminal(&self, spec: &ProcessSpec) -> io::Result<Process> {
@@ -190,6 +190,27 @@ fn environment(spec: &ProcessSpec) -> Vec<(String, String)> {
     let mut environment = vec![("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned()), ("PS1".to_owned(), "$ ".to_owned())];
     environment.extend(spec.env.iter().cloned());
     environment
+}
+
+/// A pipe that `shutdown` closes; the child's own does nothing.
+struct Pipe(Option<ChildStdin>);
+
+impl AsyncWrite for Pipe {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.0 {
+            Some(stdin) => Pin::new(stdin).poll_write(cx, bytes),
+            None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0 = None;
+        Poll::Ready(Ok(()))
+    }
 }
 
 /// A terminal that is written to in one place and resized in another.

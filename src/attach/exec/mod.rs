@@ -3,9 +3,9 @@
 //! Works with every image that has a POSIX shell; what else an image lacks costs that feature, and says so. What an engine's exec does
 //! not offer is made up for by two scripts that run inside: `login.sh` becomes the process, `signal.sh` reaches it later.
 //!
-//! Limits that remain: input of a terminal cannot end before its output (the engine would close both); a process with a terminal counts as
-//! running until the last of its children has let go of the terminal; a command may be as long as the kernel lets one argument be (128 KiB, a
-//! quarter of it where it is not UTF-8).
+//! Limits that remain: input of a terminal cannot end before its output (the engine would close both); without a terminal, output ends when
+//! the last process that holds it has ended, as with sshd; a process that hides its environment (not dumpable) gets no signals; a command may
+//! be as long as the kernel lets one argument be (128 KiB, a quarter of it where it is not UTF-8).
 
 mod modes;
 mod terminal;
@@ -222,5 +222,64 @@ impl ExecControl {
             }
         };
         tokio::time::timeout(EXIT_KNOWN, known).await.unwrap_or(Err(EngineError::TimedOut("exec exit")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attach::Pty;
+    use crate::engine::fake::{Call, FakeEngine, Script};
+
+    fn told(spec: &ProcessSpec) -> Vec<(String, String)> {
+        login_env(spec, "/home/user", "mark").unwrap()
+    }
+
+    fn command(bytes: &[u8]) -> ProcessSpec {
+        ProcessSpec { program: Program::Command(bytes.to_vec()), pty: None, env: Vec::new(), greeting: Some("hello".to_owned()) }
+    }
+
+    fn value<'a>(env: &'a [(String, String)], name: &str) -> Option<&'a str> {
+        // Of two of the same name the engine takes the last.
+        env.iter().rev().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
+    }
+
+    #[test]
+    fn a_session_cannot_tell_the_script_anything() {
+        let mut spec = command("é".as_bytes());
+        let env = [("INNKEEPER_SESSION", "forged"), ("INNKEEPER_COMMAND", "forged"), ("", "x"), ("A=B", "x"), ("C", "\0"), ("D", "kept")];
+        spec.env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let env = told(&spec);
+        assert_eq!(value(&env, "INNKEEPER_SESSION"), Some("mark"));
+        assert_eq!(value(&env, "INNKEEPER_COMMAND"), Some("é"));
+        assert_eq!(value(&env, "D"), Some("kept"));
+        assert!(env.iter().all(|(name, value)| !name.is_empty() && !name.contains('=') && !value.contains('\0')));
+        assert_eq!(value(&env, "INNKEEPER_GREETING"), None, "nobody is greeted without a terminal");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_escaped() {
+        let env = told(&command(b"\xffa%\n"));
+        assert_eq!((value(&env, "INNKEEPER_PROGRAM"), value(&env, "INNKEEPER_COMMAND")), (Some("octal"), Some("\\377\\141\\045\\012")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_size_is_offered_until_it_is_taken() {
+        let fake = FakeEngine::new();
+        let engine: Arc<dyn Engine> = Arc::new(fake.clone());
+        let made = crate::engine::fake::small_container(&fake).await;
+        fake.script(Script::Echo);
+        fake.fail(Call::ExecResize, EngineError::NotRunning);
+        let size = WindowSize { columns: 80, rows: 24 };
+        let pty = Some(Pty { term: "xterm".to_owned(), size, modes: Vec::new() });
+        let process = ExecAttach::new(engine, "/").open(&made, &ProcessSpec { pty, ..command(b"") }).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(fake.calls(Call::ExecResize) > 2);
+        process.control.resize(WindowSize { columns: 81, rows: 24 }).await.expect("kept for later");
+        fake.mend(Call::ExecResize);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let settled = fake.calls(Call::ExecResize);
+        process.control.resize(size).await.unwrap();
+        assert_eq!(fake.calls(Call::ExecResize), settled + 1, "told at once, and no more of the first");
     }
 }

@@ -224,10 +224,11 @@ impl Engine for Docker {
         if let Some(usage) = stats.as_ref().and_then(usage::usage) {
             return Ok(usage);
         }
-        // Not running, or an engine that cannot tell.
+        // The answer for a container that does not run is the same as for one whose counters the engine cannot read: somebody who would
+        // take the second for the first would start it again.
         let found = self.call("inspect", &id.0, self.api.inspect_container(&id.0, None)).await?;
         let pid = found.state.and_then(|state| state.pid).filter(|pid| *pid > 0).ok_or(EngineError::NotRunning)?;
-        cgroup::usage(pid).ok_or(EngineError::Refused { call: "stats", why: "neither the engine nor a cgroup says".to_owned() })
+        cgroup::usage(pid).ok_or(EngineError::Refused { call: "stats", why: "neither the engine nor a cgroup has figures".to_owned() })
     }
 
     fn events(&self) -> Pin<Box<dyn Stream<Item = Event> + Send>> {
