@@ -2,7 +2,7 @@
 //!
 //! Everything here takes itself away again when it is dropped.
 
-#![allow(dead_code, reason = "each test program uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use crate::gateway::{DEADLINE, Done, Gateway, finish, run};
+use crate::gateway::{DEADLINE, Done, Gateway, finish, run, wait_for};
 
 /// Starts a gateway that is expected to refuse, and waits until it has ended.
 pub fn refusal(gateway: &Gateway) -> Done {
@@ -25,6 +25,17 @@ pub fn refusal(gateway: &Gateway) -> Done {
 /// What a refusal says to a person: the lines that are not the log's.
 pub fn complaints(refusal: &Done) -> Vec<&str> {
     refusal.stderr.lines().filter(|line| !line.starts_with('{')).collect()
+}
+
+/// Waits until a gateway that was signalled has ended by itself, and says with which status; `None`: by a signal.
+pub fn ended(gateway: &mut Gateway) -> Option<i32> {
+    let stat = || fs::read_to_string(format!("/proc/{}/stat", gateway.pid())).unwrap();
+    let fields = |stat: &str| stat.rsplit_once(") ").unwrap().1.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    wait_for("the gateway to end", || fields(&stat())[0] == "Z");
+    // The last field: what `wait` will say.
+    let code: i32 = fields(stat().trim()).last().unwrap().parse().unwrap();
+    gateway.kill();
+    (code & 0x7f == 0).then_some(code >> 8)
 }
 
 /// A small file system of its own on a directory, so that filling it hurts nobody else.
