@@ -147,7 +147,7 @@ impl App {
         let parts = Parts {
             attach: Arc::new(ExecAttach::new(Arc::clone(&engine), Template::default().home)),
             engine: Arc::clone(&engine),
-            homes: Homes::open(&settings.homes())?,
+            homes: Homes::open(&settings.homes()).context("home.root: must be a directory that this program may write to")?,
             slots,
             store: Store::open(&settings.state_dir.join("innkeeper.db"))?,
             metrics: metrics.clone(),
@@ -233,7 +233,7 @@ impl App {
                 }
                 Err(why) => {
                     self.metrics.reloads.with_label_values(&["refused"]).inc();
-                    error!(why = format!("{why:#}"), "configuration refused, going on with the one before");
+                    error!(why = with_causes(&why), "configuration refused, going on with the one before");
                 }
             }
         }
@@ -303,7 +303,7 @@ fn figures(usage: &Usage) -> ContainerUsage {
 /// Makes the state directory, and sees to it that this is the only process that works in it.
 fn lock(state_dir: &Path) -> anyhow::Result<File> {
     use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-    let named = || format!("state_dir {}", state_dir.display());
+    let named = || format!("state_dir {}: must be a directory that this program may write to", state_dir.display());
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir).with_context(named)?;
     let path = state_dir.join("lock");
     let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path).with_context(named)?;
@@ -314,6 +314,15 @@ fn lock(state_dir: &Path) -> anyhow::Result<File> {
         );
     }
     Ok(file)
+}
+
+/// An error and its causes, each said once: many an error quotes its cause already.
+pub fn with_causes(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .map(ToString::to_string)
+        .reduce(|text, cause| if text.ends_with(&cause) { text } else { format!("{text}: {cause}") })
+        .unwrap_or_default()
 }
 
 fn bind(key: &str, address: &str) -> anyhow::Result<TcpListener> {

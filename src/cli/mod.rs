@@ -70,7 +70,7 @@ enum CommandError {
     #[error(transparent)]
     Config(#[from] crate::config::Unusable),
     /// Something it needed did not work.
-    #[error("{0:#}")]
+    #[error("{}", crate::app::with_causes(.0))]
     Failed(#[from] anyhow::Error),
     /// It has said so itself.
     #[error("")]

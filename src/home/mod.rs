@@ -23,7 +23,6 @@ pub const USER: u32 = 1000;
 pub struct HomeError {
     what: &'static str,
     path: PathBuf,
-    #[source]
     why: io::Error,
 }
 

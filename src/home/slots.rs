@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
@@ -26,6 +27,8 @@ pub struct Slots(Arc<Inner>);
 struct Inner {
     dir: PathBuf,
     mounts: bool,
+    /// Whether the directory's own mount was made by this process and nothing relies on it yet.
+    provisional: AtomicBool,
     held: Mutex<HashSet<SlotId>>,
 }
 
@@ -56,21 +59,25 @@ impl SlotId {
 impl Slots {
     /// Opens the directory of slots and makes it a shared mount, so that what is mounted in it travels into containers.
     ///
-    /// Fails where this process may not mount.
+    /// Fails where this process may not mount. The mount goes with the value unless a slot was made or answered for: a start that comes to
+    /// nothing leaves nothing.
     pub fn open(dir: &Path) -> Result<Self, HomeError> {
         std::fs::create_dir_all(dir).map_err(HomeError::of("make", dir))?;
         let dir = dir.canonicalize().map_err(HomeError::of("find", dir))?;
         rustix::fs::chmod(&dir, Mode::from_raw_mode(0o711)).map_err(HomeError::of("set the mode of", &dir))?;
-        if !mount_points()?.contains(&dir) {
+        let fresh = !mount_points()?.contains(&dir);
+        if fresh {
             mount_bind(&dir, &dir).map_err(HomeError::of("mount", &dir))?;
         }
-        mount_change(&dir, MountPropagationFlags::SHARED).map_err(HomeError::of("share the mount", &dir))?;
-        Ok(Self(Arc::new(Inner { dir, mounts: true, held: Mutex::default() })))
+        let slots = Self(Arc::new(Inner { dir, mounts: true, provisional: AtomicBool::new(fresh), held: Mutex::default() }));
+        let dir = &slots.0.dir;
+        mount_change(dir, MountPropagationFlags::SHARED).map_err(HomeError::of("share the mount", dir))?;
+        Ok(slots)
     }
 
     /// For where this process may not mount: slots are names only, and a home reaches its container when that is made, not later.
     pub fn without_mounts() -> Self {
-        Self(Arc::new(Inner { dir: PathBuf::new(), mounts: false, held: Mutex::default() }))
+        Self(Arc::new(Inner { dir: PathBuf::new(), mounts: false, provisional: AtomicBool::new(false), held: Mutex::default() }))
     }
 
     /// Whether a home can reach a container that is running already.
@@ -93,6 +100,7 @@ impl Slots {
 
     /// Answers for a slot that an earlier process made, if nobody does yet.
     pub fn adopt(&self, id: SlotId) -> Option<Slot> {
+        self.0.provisional.store(false, Ordering::SeqCst);
         let fresh = self.0.held.lock().insert(id.clone());
         fresh.then(|| Slot { id, slots: Arc::clone(&self.0) })
     }
@@ -123,12 +131,25 @@ impl Slots {
         if !self.can_mount() {
             return Ok(());
         }
+        self.0.provisional.store(false, Ordering::SeqCst);
         unmount(&self.0.dir, UnmountFlags::DETACH).map_err(HomeError::of("unmount", &self.0.dir))
     }
 
     fn hold(&self, id: SlotId) -> Slot {
+        self.0.provisional.store(false, Ordering::SeqCst);
         self.0.held.lock().insert(id.clone());
         Slot { id, slots: Arc::clone(&self.0) }
+    }
+}
+
+// === impl Inner ===
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.provisional.load(Ordering::SeqCst) {
+            // Nobody left to tell, if this fails; the next start finds the mount and uses it.
+            unmount(&self.dir, UnmountFlags::DETACH).ok();
+        }
     }
 }
 

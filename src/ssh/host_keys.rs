@@ -19,7 +19,7 @@ const MAX_FILE: u64 = 64 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum HostKeyError {
     /// The file or directory cannot be read or written.
-    #[error("host key {path}: {problem}", path = .0.display(), problem = .1)]
+    #[error("host key {path}: {problem}; it must be readable, in a directory that this program may read and, for a first key, write to", path = .0.display(), problem = .1)]
     Io(PathBuf, io::Error),
     /// Others can read it.
     #[error("host key {path}: others may read it (mode {mode:04o}); chmod 600 it, or remove it to have a new one made", path = .0.display(), mode = .1)]

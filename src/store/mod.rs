@@ -31,13 +31,16 @@ pub struct Record {
 
 /// The file cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {what} {}: {why}", path.display())]
+#[error("cannot {what} {}: {why}{mend}", path.display())]
 pub struct StoreError {
     what: &'static str,
     path: PathBuf,
-    #[source]
     why: rusqlite::Error,
+    mend: &'static str,
 }
+
+/// What to do about a file that cannot be opened.
+const MEND: &str = "; free space on its disk, or move it away to begin a new one: no home is lost by that";
 
 /// What the file looks like. The number is SQLite's `user_version`; a later form adds a step.
 const MIGRATIONS: [&str; 1] = ["create table workspace (
@@ -50,7 +53,7 @@ const MIGRATIONS: [&str; 1] = ["create table workspace (
 impl Store {
     /// Opens the file, making it or bringing it to the newest form.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let error = |what| move |why| StoreError { what, path: path.to_owned(), why };
+        let error = |what| move |why| StoreError { what, path: path.to_owned(), why, mend: MEND };
         let connection = Connection::open(path).map_err(error("open"))?;
         // Write-ahead: a kill at any moment leaves the last whole transaction. NORMAL may lose the newest ones when the machine loses
         // power, which costs an idle clock some seconds.
@@ -114,7 +117,7 @@ impl Store {
         let connection = Arc::clone(&self.connection);
         let done = tokio::task::spawn_blocking(move || work(&connection.lock())).await;
         let result = done.unwrap_or_else(|panicked| Err(rusqlite::Error::ToSqlConversionFailure(Box::new(panicked))));
-        result.map_err(|why| StoreError { what, path: self.path.clone(), why })
+        result.map_err(|why| StoreError { what, path: self.path.clone(), why, mend: "" })
     }
 }
 
