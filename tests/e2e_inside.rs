@@ -129,7 +129,7 @@ fn an_image_that_lacks_things_costs_those_things_only() {
     terminal.expect("$ ");
     terminal.send("stty size; echo $TERM\r");
     terminal.expect("24 80\r\nxterm-256color\r\n");
-    terminal.send("echo go; sleep 300\r");
+    terminal.send("sh -c 'echo go; exec sleep 300'\r");
     terminal.expect("\r\ngo\r\n");
     terminal.send("\x03");
     terminal.expect("$ ");
