@@ -96,7 +96,7 @@ fn input_and_output_end_each_in_its_own_time() {
     let since = Instant::now();
     assert_eq!(gateway.exec("alice", "sleep 300 >/dev/null 2>&1 & echo ok").good(), "ok\n");
     assert!(since.elapsed() < Duration::from_secs(30), "a background process holds its session up");
-    gateway.exec("alice", "pgrep -x sleep").good();
+    gateway.exec("alice", "pgrep -xf 'sleep 300'").good();
 }
 
 #[test]

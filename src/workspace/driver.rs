@@ -267,6 +267,7 @@ impl Driver {
             // Made ready ahead of her: she is told how when she comes.
             return;
         }
+        // How it came to run is the news of the first who is told.
         let path = std::mem::replace(&mut self.path, StartPath::Attach);
         for waiter in self.waiters.drain(..) {
             let ready = Ready { container: container.clone(), path, ending: self.ending.subscribe(), lease: self.leases.take() };
