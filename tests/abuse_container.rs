@@ -130,7 +130,7 @@ fn links_in_a_home_lead_the_gateway_nowhere() {
 
     // Everything in it gone while she is in it, and the directory made useless: it is put right at the next start.
     gateway.exec("alice", "chmod -R u+rwx a; find . -mindepth 1 -delete; ls -A; touch new; chmod 0 .").good();
-    let entered = gateway.exec("alice", "chmod 700 . ; ls");
+    let entered = gateway.exec("alice", "chmod 700 ~; ls ~");
     assert_eq!(entered.text(), "new\n", "{entered:?}");
     assert_eq!(fs::metadata(gateway.home("alice")).unwrap().uid(), 1000);
 }
@@ -170,9 +170,12 @@ fn output_that_nobody_reads_and_the_largest_files_are_no_memory_of_the_gateways(
     // A terminal that is filled with what a terminal obeys, and half of a character: it arrives as it is.
     let odd = gateway.exec("alice", "printf '\\033]0;x\\007\\377\\376\\000end'");
     assert_eq!(odd.stdout, b"\x1b]0;x\x07\xff\xfe\x00end");
-    let mut ends = gateway.ssh("alice");
-    let child = ends.arg("kill -9 -1").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let done = finish(child, Duration::from_secs(20));
-    assert_ne!(done.status, Some(0), "{done:?}");
+    // Killing everything she may kill ends her sessions, not her container.
+    let mut open = gateway.ssh("alice");
+    let open =
+        open.arg("echo begun > begun; exec sleep 1000").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("a session to begin", || gateway.home("alice").join("begun").exists());
+    gateway.exec("alice", "kill -9 -1").good();
+    assert_eq!(finish(open, Duration::from_secs(20)).status, Some(137));
     assert_eq!(gateway.exec("alice", "echo again").good(), "again\n");
 }

@@ -44,17 +44,12 @@ fn three_hundred_sessions_leave_nothing() {
     master.args(["-o", &path, "-o", "ControlMaster=yes", "-N"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut master = master.spawn().unwrap();
     wait_for("the shared connection", || control.exists());
-    for nth in 0..300 {
-        let mut ssh = gateway.ssh("alice");
-        if nth % 3 != 0 {
-            ssh.args(["-o", &path]);
+    std::thread::scope(|scope| {
+        for part in 0..3 {
+            let (gateway, path) = (&gateway, &path);
+            scope.spawn(move || (0..100).for_each(|nth| one(gateway, path, part * 100 + nth)));
         }
-        if nth % 10 == 0 {
-            ssh.arg("-tt");
-        }
-        let status = run(ssh.arg(format!("exit {}", nth % 7))).status;
-        assert_eq!(status, Some(nth % 7));
-    }
+    });
     master.kill().unwrap();
     master.wait().unwrap();
     let mut after = settled(&gateway);
@@ -65,6 +60,19 @@ fn three_hundred_sessions_leave_nothing() {
     assert!(after.threads <= before.threads + 8, "{before:?} {after:?}");
     assert!(after.memory <= before.memory + 16 * 1024, "{before:?} {after:?}");
     wait_for("nothing to be left in the container", || processes(&gateway, "alice").is_empty());
+}
+
+/// One session: on the shared connection or one of its own, at a terminal or not.
+fn one(gateway: &Gateway, path: &str, nth: i32) {
+    let mut ssh = gateway.ssh("alice");
+    if nth % 3 != 0 {
+        ssh.args(["-o", path]);
+    }
+    if nth % 10 == 0 {
+        ssh.arg("-tt");
+    }
+    let done = run(ssh.arg(format!("exit {}", nth % 7)));
+    assert_eq!(done.status, Some(nth % 7), "{done:?}");
 }
 
 #[test]
