@@ -101,7 +101,10 @@ fn measure(arguments: &Arguments) -> Result<bool> {
     let run = Run { quick: arguments.quick, sshd: Sshd::start(&place)?, place };
     let mut rows = Vec::new();
     for (name, measurement) in chosen {
-        rows.extend(measurement(&run).with_context(|| name)?);
+        let measured = measurement(&run).with_context(|| name)?;
+        // A run is long: what is known is shown, in case the rest is not waited for.
+        eprintln!("{}", report::table(&measured));
+        rows.extend(measured);
     }
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&rows)?);

@@ -4,24 +4,23 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use tempfile::TempDir;
 
 /// A directory that goes when this is dropped, with the client's key in it.
 pub struct Place {
-    dir: TempDir,
+    dir: PathBuf,
 }
 
 impl Place {
     /// A new one.
     pub fn new() -> Result<Self> {
-        let place = Self { dir: tempfile::Builder::new().prefix("innkeeper-bench-").tempdir()? };
+        let place = Self { dir: tempfile::Builder::new().prefix("innkeeper-bench-").tempdir()?.keep() };
         make_key(&place.path("id"))?;
         Ok(place)
     }
 
     /// A file or directory in it.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.dir.join(name)
     }
 
     /// The client's public key, as in an `authorized_keys` file.
@@ -40,6 +39,18 @@ impl Place {
         }
         command.arg("-p").arg(port.to_string()).arg(format!("{account}@127.0.0.1"));
         command
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Nothing is deleted through a mount that a gateway could not take away.
+        let dir = self.dir.display().to_string();
+        if std::fs::read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| !mounts.contains(&dir)) {
+            std::fs::remove_dir_all(&dir).ok();
+        } else {
+            eprintln!("{dir} has mounts below it and stays");
+        }
     }
 }
 

@@ -268,7 +268,7 @@ impl Driver {
             return;
         }
         // How it came to run is the news of the first who is told.
-        let path = if self.waiters.is_empty() { self.path } else { std::mem::replace(&mut self.path, StartPath::Attach) };
+        let path = std::mem::replace(&mut self.path, StartPath::Attach);
         for waiter in self.waiters.drain(..) {
             let ready = Ready { container: container.clone(), path, ending: self.ending.subscribe(), lease: self.leases.take() };
             // Who has hung up meanwhile drops the lease again.

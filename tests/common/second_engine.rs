@@ -127,8 +127,15 @@ impl Drop for SecondEngine {
             daemon.kill().ok();
             daemon.wait().ok();
         }
-        let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        // A container that lost its containerd keeps its shim: what has this directory among its arguments is of this engine.
         let dir = self.dir.path().display().to_string();
+        for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let arguments = fs::read(process.path().join("cmdline")).unwrap_or_default();
+            if process.path().join("exe").exists() && String::from_utf8_lossy(&arguments).contains(&dir) {
+                Command::new("kill").arg("-KILL").arg(process.file_name()).stderr(Stdio::null()).status().ok();
+            }
+        }
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         // The innermost first.
         for at in table.lines().rev().filter_map(|line| line.split(' ').nth(4)).filter(|at| at.starts_with(&dir)) {
             Command::new("umount").args(["-l", at]).stderr(Stdio::null()).status().ok();

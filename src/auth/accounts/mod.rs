@@ -19,13 +19,18 @@ use std::sync::Arc;
 
 pub use file::{Account, AccountMap, FileError};
 pub use key::{AuthorizedKey, KeyError};
+use parking_lot::Mutex;
 pub use password::{Hash, HashError, MAX_PASSWORD_BYTES};
 use secrecy::{ExposeSecret, SecretSlice};
 use tokio::sync::Semaphore;
 
 use self::file::Watched;
+use self::password::Memory;
 use super::{Attempt, AuthError, Authenticator, Grant, KeyProof, OfferedKey, Verdict};
 use crate::name::AccountName;
+
+/// Verifications at once, at most: 300 a second on any machine, and no more memory than 150 MiB.
+const MAX_VERIFYING: usize = 8;
 
 /// Why the accounts cannot be used from the start.
 #[derive(Debug, thiserror::Error)]
@@ -43,8 +48,10 @@ pub struct Accounts {
     watched: Arc<Watched>,
     /// Verified in place of a password that does not exist.
     nobody: Arc<Hash>,
-    /// Verifications at once: as many as there are cores. Each takes one for tens of milliseconds, and its memory.
+    /// Verifications at once: as many as there are cores, up to a bound. Each takes one for tens of milliseconds, and its memory.
     verifying: Arc<Semaphore>,
+    /// The memory of those that are not under way.
+    memory: Arc<Mutex<Vec<Memory>>>,
 }
 
 // === impl Accounts ===
@@ -56,7 +63,8 @@ impl Accounts {
         Ok(Self {
             watched: Arc::new(Watched::open(file)?),
             nobody: Arc::new(Hash::of_nobody()?),
-            verifying: Arc::new(Semaphore::new(cores)),
+            verifying: Arc::new(Semaphore::new(cores.min(MAX_VERIFYING))),
+            memory: Arc::default(),
         })
     }
 }
@@ -72,6 +80,7 @@ impl Authenticator for Accounts {
             return Ok(Verdict::Denied);
         }
         let (watched, nobody, name) = (self.watched.clone(), self.nobody.clone(), attempt.account.clone());
+        let spare = self.memory.clone();
         let password = SecretSlice::from(password.to_vec());
         // The permit goes into the thread: a login that is given up meanwhile does not stop the hashing, so it must still count.
         let permit = self.verifying.clone().acquire_owned().await.map_err(|error| AuthError::File(error.to_string()))?;
@@ -80,7 +89,9 @@ impl Authenticator for Accounts {
             let accounts = watched.current();
             let account = accounts.get(&name);
             let hash = account.and_then(|account| account.password.as_ref());
-            let fits = hash.unwrap_or(&nobody).verify(password.expose_secret());
+            let mut memory = spare.lock().pop().unwrap_or_default();
+            let fits = hash.unwrap_or(&nobody).verify_in(password.expose_secret(), &mut memory);
+            spare.lock().push(memory);
             match account {
                 Some(account) if fits && hash.is_some() => granted(&name, account),
                 _ => Verdict::Denied,

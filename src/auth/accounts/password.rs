@@ -2,17 +2,22 @@
 //!
 //! Both take tens of milliseconds and the memory below, on purpose; whoever calls from async code does so on a blocking thread.
 
+use argon2::password_hash::PasswordHasher;
 use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD_NO_PAD;
 use serde::Deserialize;
+use subtle::ConstantTimeEq;
 
 /// A password's hash. It is not printed, not even by `Debug`.
 #[derive(Clone, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Hash(PasswordHash);
+
+/// What a verification works in, to be used again: an allocator that is given back megabytes by one thread after another keeps most of them.
+#[derive(Default)]
+pub struct Memory(Vec<Block>);
 
 /// Why a text is not a usable hash. Does not repeat the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +50,22 @@ impl Hash {
 
     /// Is this the password? Takes as long for a wrong one.
     pub fn verify(&self, password: &[u8]) -> bool {
-        hasher().verify_password(password, &self.0).is_ok()
+        self.verify_in(password, &mut Memory::default())
+    }
+
+    /// The same in memory that was used before, or will be.
+    pub fn verify_in(&self, password: &[u8], memory: &mut Memory) -> bool {
+        let (Some(salt), Some(expected), Ok(params)) = (&self.0.salt, &self.0.hash, Params::try_from(&self.0)) else { return false };
+        let Ok(version) = self.0.version.map_or(Ok(Version::default()), Version::try_from) else { return false };
+        let blocks = params.block_count();
+        memory.0.resize(blocks.max(memory.0.len()), Block::default());
+        let mut output = vec![0; expected.as_bytes().len()];
+        let hasher = Argon2::new(Algorithm::Argon2id, version, params);
+        let made = hasher.hash_password_into_with_memory(password, salt, &mut output, &mut memory.0[..blocks]);
+        // A hash made elsewhere may take far more; that much is not kept.
+        memory.0.truncate(hasher_blocks());
+        memory.0.shrink_to_fit();
+        made.is_ok() && output.ct_eq(expected.as_bytes()).into()
     }
 
     /// The hash as it is written to the file.
@@ -82,6 +102,11 @@ fn hasher() -> Argon2<'static> {
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
 }
 
+/// The memory of a verification at the usual costs.
+fn hasher_blocks() -> usize {
+    hasher().params().block_count()
+}
+
 /// Longest password that is hashed, in bytes: longer than any typed one, short enough to cost nothing.
 pub const MAX_PASSWORD_BYTES: usize = 1024;
 /// Memory per verification, in KiB. This and the next two are OWASP's first choice for argon2id (Password Storage Cheat Sheet).
@@ -105,6 +130,10 @@ mod tests {
         assert!(hash.verify(b"correct horse"));
         assert!(!hash.verify(b"correct horsf"));
         assert!(!hash.verify(b""));
+        let mut memory = Memory::default();
+        for password in [&b"correct horse"[..], b"other", b"correct horse"] {
+            assert_eq!(hash.verify_in(password, &mut memory), password == b"correct horse", "whatever was in the memory before");
+        }
         let text = hash.expose();
         assert!(text.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{text}");
         assert!(Hash::try_from(text).unwrap().verify(b"correct horse"));
