@@ -24,6 +24,7 @@ use crate::engine::{Engine, Usage};
 use crate::home::{Homes, Slots};
 use crate::http;
 use crate::http::Pages;
+use crate::name::TemplateName;
 use crate::ssh::{self, SshSettings};
 use crate::store::Store;
 use crate::telemetry::{self, ContainerUsage, Log, Metrics, Outcome, Probe};
@@ -195,15 +196,25 @@ impl App {
                 info!(template = %name, image, "image is not here, pulling it");
                 let told = |line: String| info!(image, line, "pulling");
                 let pulled = self.engine.pull(image, &told).await;
-                pulled
-                    .with_context(|| format!("template.{name}.image {image}: neither here nor to be pulled; build it, or name another"))?;
+                let mend = || format!("template.{name}.image {image}: neither here nor to be pulled; build it, or name another");
+                match pulled.with_context(mend) {
+                    Ok(_) => {}
+                    Err(why) if *name == TemplateName::default() => return Err(why),
+                    // The others can be served meanwhile, and each login tries again.
+                    Err(why) => error!(why = with_causes(&why), "a template cannot be used"),
+                }
             }
         }
         Ok(())
     }
 
     fn pages(&self) -> Pages {
-        let probes = vec![engine_probe(Arc::clone(&self.engine)), auth_probe(self.auth.clone())];
+        let directory = self.directory.clone();
+        let open = Probe::new("open", move || {
+            let draining = directory.is_draining();
+            std::future::ready(if draining { Outcome::Failed("draining".to_owned()) } else { Outcome::Fine(String::new()) })
+        });
+        let probes = vec![open, engine_probe(Arc::clone(&self.engine)), auth_probe(self.auth.clone())];
         let pages = Pages::new(self.metrics.clone(), probes);
         if !self.settings.http.container_metrics {
             return pages;

@@ -31,7 +31,11 @@ fn public_key(gateway: &Gateway) -> String {
 #[test]
 fn users_of_a_django_site_land_where_it_says() {
     let django = Django::start();
-    let gateway = Gateway::start(&webhook(&django.url(), django.token()));
+    let secrets = tempfile::tempdir().unwrap();
+    let token = secrets.path().join("token");
+    fs::write(&token, format!("{}\n", django.token())).unwrap();
+    let by_file = webhook(&django.url(), "").replace("token = \"\"", &format!("token_file = \"{}\"", token.display()));
+    let gateway = Gateway::start(&by_file);
     django.add_user("alice", "correct horse");
     let key = public_key(&gateway);
     let limits = r#"{"cpus": 0.5, "memory": "300MiB", "pids": 77, "sessions": 1}"#;

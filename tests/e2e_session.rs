@@ -212,3 +212,12 @@ fn a_client_that_asks_whether_we_are_there_is_answered() {
     let done = run(gateway.ssh("alice").args(["-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=1", "sleep 4; echo still here"]));
     assert_eq!(done.good(), "still here\n");
 }
+
+#[test]
+fn a_locale_that_the_image_lacks_becomes_one_that_it_has() {
+    let gateway = Gateway::start("");
+    let mut ssh = gateway.ssh("alice");
+    ssh.env("LC_ALL", "de_DE.UTF-8").env("LANG", "../x").args(["-o", "SendEnv=LC_ALL LANG"]);
+    let done = run(ssh.arg("printf ä | wc -m; echo $LANG"));
+    assert_eq!((done.text().as_str(), done.stderr.as_str()), ("1\nC.UTF-8\n", ""));
+}

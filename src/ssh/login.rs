@@ -154,7 +154,9 @@ impl Login {
             None => Instant::now() + WITHOUT_DEADLINE,
         };
         let verdict = tokio::time::timeout_at(until, question).await.unwrap_or(Err(AuthError::TimedOut));
-        self.connection.shared.login_service_down.store(verdict.is_err(), Ordering::Relaxed);
+        // An answer that makes no sense may be about this account only.
+        let down = matches!(verdict, Err(AuthError::Unreachable(_) | AuthError::TimedOut | AuthError::Status(_)));
+        self.connection.shared.login_service_down.store(down, Ordering::Relaxed);
         verdict
     }
 

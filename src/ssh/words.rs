@@ -15,7 +15,8 @@ use crate::name::printable;
 use crate::workspace::{Ending, EnsureError, Progress};
 
 /// The login service gave no verdict.
-pub(super) const LOGIN_SERVICE_DOWN: &str = "The login service cannot be reached, so nobody can log in right now. Nothing is wrong with your password or key; try again in a moment.";
+pub(super) const LOGIN_SERVICE_DOWN: &str =
+    "The login service cannot be reached right now. Nothing is wrong with your password or key; try again in a moment.";
 
 /// As [`LOGIN_SERVICE_DOWN`], before anybody has tried.
 pub(super) const LOGIN_SERVICE_DOWN_BANNER: &str =

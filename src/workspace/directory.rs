@@ -80,9 +80,9 @@ impl Directory {
         }
     }
 
-    /// Whether the engine answers.
-    pub async fn engine_ready(&self) -> Result<(), EngineError> {
-        self.house.engine().version().await.map(drop)
+    /// Whether it lets nobody in any more.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
     }
 
     /// What each running workspace has used. One that cannot be asked is left out.
