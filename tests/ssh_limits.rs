@@ -1,5 +1,7 @@
 //! What strangers and broken clients may cost: at most their own connection.
 
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
 #[path = "common/ssh.rs"]
 mod common;
 
@@ -9,7 +11,8 @@ use std::time::{Duration, Instant};
 use common::{Client, Gateway, until, within};
 use innkeeper::units::Span;
 use russh::{ChannelMsg, ChannelOpenFailure, Error};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustix::process::Resource;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// A packet before any encryption: length, padding length, payload, padding.
@@ -293,6 +296,81 @@ async fn nothing_is_served_before_the_login() {
         let early = tokio::time::timeout(Duration::from_secs(1), client.channel_open_session()).await;
         assert!(!matches!(early, Ok(Ok(_))));
         assert_eq!(gateway.keeper.ensured.load(Ordering::SeqCst), 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_never_ends_does_not_grow_without_end() {
+    within(120, async {
+        let gateway = Gateway::start_with(|config| config.max_sessions = 1).await;
+        let client = gateway.log_in().await;
+        // One session is on, and all others are refused: what counts is that they were asked for.
+        let mut channel = client.channel_open_session().await.unwrap();
+        channel.exec(true, "read x; exit 3").await.unwrap();
+        for _ in 0..10_000 {
+            assert!(matches!(client.channel_open_session().await, Err(Error::ChannelOpenFailure(ChannelOpenFailure::ResourceShortage))));
+        }
+        assert!(!client.is_closed(), "the session goes on");
+        channel.data_bytes(b"x\n".to_vec()).await.unwrap();
+        let mut status = None;
+        while let Some(message) = channel.wait().await {
+            if let ChannelMsg::ExitStatus { exit_status } = message {
+                status = Some(exit_status);
+            }
+        }
+        assert_eq!(status, Some(3));
+        until("the connection is ended", || client.is_closed()).await;
+    })
+    .await;
+}
+
+/// In a process of its own, as the limit on descriptors is the whole process's: the same test, told by a variable to be the server.
+#[tokio::test(flavor = "multi_thread")]
+async fn running_out_of_descriptors_does_not_end_the_listener() {
+    const SERVE: &str = "INNKEEPER_TEST_SERVE";
+    const NAME: &str = "running_out_of_descriptors_does_not_end_the_listener";
+    if std::env::var_os(SERVE).is_some() {
+        let gateway = Gateway::start().await;
+        let open = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+        let limit = rustix::process::Rlimit { current: Some(open + 12), ..rustix::process::getrlimit(Resource::Nofile) };
+        rustix::process::setrlimit(Resource::Nofile, limit).unwrap();
+        std::io::Write::write_all(&mut std::io::stdout(), format!("\nserving {}\n", gateway.address).as_bytes()).unwrap();
+        // Until the parent closes our input.
+        tokio::io::stdin().read_to_end(&mut Vec::new()).await.unwrap();
+        return;
+    }
+    within(60, async {
+        let mut child = tokio::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", NAME, "--nocapture"])
+            .env(SERVE, "1")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = tokio::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        let address = loop {
+            let line = lines.next_line().await.unwrap().unwrap();
+            if let Some(address) = line.strip_prefix("serving ") {
+                break address.parse::<std::net::SocketAddr>().unwrap();
+            }
+        };
+        let mut crowd = Vec::new();
+        for _ in 0..40 {
+            crowd.push(TcpStream::connect(address).await.unwrap());
+        }
+        // The first ones were accepted and greeted; the last one waits in the kernel for a descriptor.
+        crowd[0].read_exact(&mut [0; 8]).await.unwrap();
+        let last = tokio::time::timeout(Duration::from_secs(1), crowd[39].read_u8()).await;
+        assert!(last.is_err(), "there was no shortage");
+        drop(crowd);
+        let mut later = TcpStream::connect(address).await.unwrap();
+        let mut greeting = [0; 8];
+        later.read_exact(&mut greeting).await.unwrap();
+        assert_eq!(&greeting, b"SSH-2.0-");
+        drop(child.stdin.take());
+        assert!(child.wait().await.unwrap().success());
     })
     .await;
 }

@@ -39,8 +39,9 @@ async fn keys_reach_the_shell_and_its_greeting_is_seen_once_a_connection() {
         *gateway.auth.change_grant.lock() = Some(Box::new(|grant| grant.message = Some("Your bill is due.".into())));
         let mut terminal = gateway.ssh_at_terminal(80, 24, &[]);
         terminal.see("Welcome to the inn.\r\nYour bill is due.\r\n$ ").await;
-        terminal.write("sleep 100\n").await;
-        terminal.see("sleep 100\r\n").await;
+        // Its own word says that it is in the foreground: before that, the shell would take the Ctrl-C for itself.
+        terminal.write("sh -c 'echo run''ning; exec sleep 100'\n").await;
+        terminal.see("running\r\n").await;
         terminal.write("\x03").await;
         terminal.see("$ ").await;
         terminal.write("exit 6\n").await;

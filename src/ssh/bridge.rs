@@ -109,14 +109,14 @@ pub(super) async fn run(client: &Client, input: &Input, process: Process, mut ar
     }
 }
 
-/// Whether a process that is killed along with its container ends like this.
+/// Whether a process that is stopped or killed along with its container ends like this.
 fn is_suspicious(exit: Exit) -> bool {
-    matches!(exit, Exit::Signal("KILL") | Exit::Status(137))
+    matches!(exit, Exit::Signal("HUP" | "KILL" | "TERM") | Exit::Status(129 | 137 | 143))
 }
 
-/// Whether the container died, as far as that is known in a moment.
+/// Whether the container died or is being stopped, as far as that is known in a moment.
 async fn died(ending: &mut watch::Receiver<Option<Ending>>, exit: Option<Exit>) -> Option<Ended> {
-    let died = ending.wait_for(|ending| *ending == Some(Ending::Died));
+    let died = ending.wait_for(|ending| matches!(ending, Some(Ending::Died | Ending::Stopping(_))));
     let news = tokio::time::timeout(NEWS, died).await;
     matches!(news, Ok(Ok(_))).then_some(Ended::Died(exit))
 }

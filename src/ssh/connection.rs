@@ -72,6 +72,8 @@ pub(super) enum Farewell {
     LoginServiceDown,
     /// The gateway ends.
     ShuttingDown,
+    /// It has had as many sessions as a connection may have in its life.
+    WornOut,
 }
 
 /// Why a connection is over.
@@ -162,12 +164,21 @@ impl Connection {
             return Ended::Told(farewell);
         }
         slot.logged_in();
-        self.shared.draining.cancelled().await;
-        // New sessions are refused by now.
+        // From here on new sessions are refused.
+        let last_session = async {
+            let _ = stage.wait_for(|stage| matches!(stage, Stage::Over(_))).await;
+            self.session_tasks.close();
+            self.session_tasks.wait().await;
+            // A client whose last session has ended leaves by itself, and with that session's status.
+            tokio::time::sleep(PARTING).await;
+        };
+        tokio::select! {
+            () = last_session => return Ended::Told(Farewell::WornOut),
+            () = self.shared.draining.cancelled() => {}
+        }
         self.session_tasks.close();
         let within = self.live.config.drain_timeout.get();
         if tokio::time::timeout(within, self.session_tasks.wait()).await.is_ok() {
-            // A client whose last session has ended leaves by itself, and with that session's status.
             tokio::time::sleep(PARTING).await;
         }
         Ended::Told(Farewell::ShuttingDown)
@@ -195,6 +206,7 @@ impl Farewell {
             Self::TooManyTries => words::TOO_MANY_TRIES,
             Self::LoginServiceDown => words::LOGIN_SERVICE_DOWN,
             Self::ShuttingDown => words::SHUTTING_DOWN,
+            Self::WornOut => words::WORN_OUT,
         }
     }
 
@@ -202,7 +214,7 @@ impl Farewell {
         match self {
             Self::TooManyTries => Disconnect::NoMoreAuthMethodsAvailable,
             Self::LoginServiceDown => Disconnect::ServiceNotAvailable,
-            Self::ShuttingDown => Disconnect::ByApplication,
+            Self::ShuttingDown | Self::WornOut => Disconnect::ByApplication,
         }
     }
 }
@@ -213,7 +225,8 @@ impl Ended {
             Self::ByPeer => "closed",
             Self::Deadline => "login deadline",
             Self::Told(Farewell::ShuttingDown) => "drained",
-            Self::Told(_) => "login refused",
+            Self::Told(Farewell::WornOut) => "worn out",
+            Self::Told(Farewell::TooManyTries | Farewell::LoginServiceDown) => "login refused",
         }
     }
 }

@@ -30,6 +30,10 @@ const TRICKLE: u32 = 2;
 /// How long each trickle is held, so that a client that is held back costs nothing.
 const TRICKLE_EVERY: Duration = Duration::from_millis(10);
 
+/// Sessions that one connection may have one after another. The library keeps about 3.5 KiB of each that we close first until the connection
+/// ends; with this it is at most 35 MiB, and clients that share connections (OpenSSH, JetBrains) make another by themselves.
+const SESSIONS_IN_A_LIFE: usize = 10_000;
+
 /// How long a new session waits for the place of one that is being closed.
 const CLOSING: Duration = Duration::from_millis(250);
 
@@ -38,13 +42,15 @@ pub(super) struct Handler {
     connection: Arc<Connection>,
     login: Login,
     channels: HashMap<ChannelId, Requests>,
+    /// Sessions that were asked for so far.
+    opened: usize,
     /// Whether a refused session was logged; one line is enough.
     shortage_logged: bool,
 }
 
 impl Handler {
     pub(super) fn new(connection: Arc<Connection>) -> Self {
-        Self { login: Login::new(connection.clone()), connection, channels: HashMap::new(), shortage_logged: false }
+        Self { login: Login::new(connection.clone()), connection, channels: HashMap::new(), opened: 0, shortage_logged: false }
     }
 
     /// Puts an answer into the protocol's words.
@@ -164,6 +170,12 @@ impl Protocol for Handler {
             reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
             return Ok(());
         };
+        self.opened += 1;
+        if self.opened > SESSIONS_IN_A_LIFE {
+            self.connection.stage.send_replace(Stage::Over(Farewell::WornOut));
+            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            return Ok(());
+        }
         let Some(permit) = self.session_permit().await else {
             if !std::mem::replace(&mut self.shortage_logged, true) {
                 tracing::warn!(parent: &self.connection.span, limit = self.connection.live.config.max_sessions, "session refused: too many");

@@ -110,7 +110,8 @@ impl Session {
             Err(words) => return self.say_and_end(words, Exit::Status(words::NOT_PERMITTED)).await,
         };
         let spec = ProcessSpec { program, pty, env: self.environment(environment), greeting: None };
-        let (stay, process) = match self.open(spec).await {
+        // Each on the heap for as long as it lasts: a session spends its life in the second, and what the first needs is gone by then.
+        let (stay, process) = match Box::pin(self.open(spec)).await {
             Ok(opened) => opened,
             Err(Unready::Gone) => return None,
             Err(Unready::Say(words, status)) => return self.say_and_end(&words, Exit::Status(status)).await,
@@ -120,7 +121,7 @@ impl Session {
             draining: self.connection.shared.draining.clone(),
             drain_timeout: self.connection.live.config.drain_timeout.get(),
         };
-        let ended = bridge::run(&self.client, &self.input, process, around, || self.note_first_byte(&stay)).await;
+        let ended = Box::pin(bridge::run(&self.client, &self.input, process, around, || self.note_first_byte(&stay))).await;
         match ended {
             Ended::Exited(exit) => Some(exit),
             Ended::Gone => None,

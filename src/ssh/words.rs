@@ -54,6 +54,9 @@ pub(super) const INPUT_STUCK: &str = "this session was sent more input than it t
 /// What a disconnected client reads when the gateway ends.
 pub(super) const SHUTTING_DOWN: &str = "The gateway is restarting. Your container keeps running; log in again in a moment.";
 
+/// What a client reads whose connection has had as many sessions as it may have.
+pub(super) const WORN_OUT: &str = "This connection has had very many sessions; connect again for more.";
+
 /// `EX_TEMPFAIL`.
 pub(super) const TEMPORARY: u32 = 75;
 /// `EX_NOPERM`.

@@ -271,7 +271,11 @@ impl Keeper for Directory {
     }
 
     async fn open(&self, stay: &Stay, spec: &ProcessSpec) -> Result<Process, OpenError> {
-        match self.house.parts.attach.open(&ContainerId(stay.container.clone()), spec).await {
+        let _waiting = self.house.pool.person_waits();
+        let mut spec = spec.clone();
+        // The host name of a container that was claimed is its template's: this is how a prompt can tell whose it is.
+        spec.env.push(("INNKEEPER_WORKSPACE".to_owned(), stay.workspace.to_string()));
+        match self.house.parts.attach.open(&ContainerId(stay.container.clone()), &spec).await {
             Ok(process) => Ok(process),
             Err(AttachError::Engine(EngineError::NotRunning | EngineError::NotFound(_))) => {
                 // Before she asks again, so that she is not given the same one.

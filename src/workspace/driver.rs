@@ -263,6 +263,11 @@ impl Driver {
     /// Everybody who waited gets in, each with a lease.
     fn answer(&mut self, container: &ContainerId) {
         self.wanted = false;
+        if self.waiters.is_empty() {
+            // Made ready ahead of her: she is told how when she comes.
+            return;
+        }
+        // How it came to run is the news of the first who is told.
         let path = std::mem::replace(&mut self.path, StartPath::Attach);
         for waiter in self.waiters.drain(..) {
             let ready = Ready { container: container.clone(), path, ending: self.ending.subscribe(), lease: self.leases.take() };

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use prometheus::IntGauge;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
@@ -63,6 +64,22 @@ pub(super) enum Outcome {
     NameTaken(EnsureError),
 }
 
+/// Counted as waiting, until this is dropped.
+struct InLine<'a>(&'a IntGauge);
+
+impl<'a> InLine<'a> {
+    fn new(length: &'a IntGauge) -> Self {
+        length.inc();
+        Self(length)
+    }
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 impl Tools {
     pub(super) async fn perform(mut self, action: Action) -> Outcome {
         let result = match &action {
@@ -102,7 +119,8 @@ impl Tools {
         }
         let metrics = &self.house.parts.metrics;
         let ticket = self.house.admission.enqueue().map_err(|full| EnsureError::QueueFull { waiting: full.waiting })?;
-        let _waiting = metrics.queue_seconds.start_timer();
+        let _in_line = InLine::new(&metrics.queue_length);
+        let _waited = metrics.queue_seconds.start_timer();
         let progress = &self.progress;
         let place = ticket.wait(|position| drop(progress.send_replace(Progress::Queued { position }))).await;
         Ok(Outcome::Admitted { place, spare: None })

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -28,6 +28,8 @@ pub(super) struct Pool {
     wake: Notify,
     /// How many people wait for a workspace right now.
     people: std::sync::atomic::AtomicUsize,
+    /// Until when the last one who claimed a container has the machine to herself.
+    head_start: Mutex<Option<Instant>>,
 }
 
 /// A container that nobody owns yet.
@@ -50,6 +52,8 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_s
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long to stay out of the way of somebody who waits, before looking again.
 const YIELD: Duration = Duration::from_millis(100);
+/// How long the pool keeps still after a claim: making the next container would slow down who is just opening her first process.
+const HEAD_START: Duration = Duration::from_millis(400);
 
 impl Pool {
     /// Takes the oldest container made from this recipe.
@@ -60,6 +64,7 @@ impl Pool {
         drop(ready);
         if found.is_some() {
             metrics.pool_claims.inc();
+            *self.head_start.lock() = Some(Instant::now() + HEAD_START);
         } else {
             metrics.pool_misses.inc();
         }
@@ -116,6 +121,10 @@ impl House {
     pub(super) async fn fill_pool(self: Arc<Self>, stop: CancellationToken) {
         let mut back_off = BACK_OFF.0;
         while !stop.is_cancelled() {
+            let head_start = self.pool.head_start.lock().take();
+            if let Some(end) = head_start {
+                tokio::select! { () = sleep_until(end) => continue, () = stop.cancelled() => return }
+            }
             let pause = match self.fill_one().await {
                 Ok(true) => {
                     back_off = BACK_OFF.0;

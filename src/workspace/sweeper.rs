@@ -188,8 +188,6 @@ impl Directory {
             let count = containers.iter().filter(|container| container.state == state).count();
             gauge.with_label_values(&[label]).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
-        let waiting = i64::try_from(self.house.admission.waiting()).unwrap_or(i64::MAX);
-        self.house.parts.metrics.queue_length.set(waiting);
     }
 
     /// Writes down when each running workspace was last used, so that idle clocks go on after a restart.

@@ -199,6 +199,27 @@ async fn the_pool_waits_while_a_person_does() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_pool_lets_who_claimed_open_her_process_first() {
+    let world = World::new(|rules| rules.pool.size = 1);
+    settle().await;
+    let creates = world.engine.calls(Call::Create);
+    let claimed = world.enter("alice").await.unwrap();
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!((claimed.path, world.engine.calls(Call::Create)), (StartPath::Claim, creates));
+    settle().await;
+    assert_eq!(world.pool(), 1, "filled again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_made_ready_ahead_of_a_login_is_told_as_it_was() {
+    let world = World::new(|_| ());
+    world.directory.prepare(&grant("alice"));
+    settle().await;
+    assert_eq!(world.enter("alice").await.unwrap().path, StartPath::Create);
+    assert_eq!(world.enter("alice").await.unwrap().path, StartPath::Attach);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_pool_follows_image_template_and_setting() {
     let world = World::new(|rules| rules.pool.size = 2);
     settle().await;

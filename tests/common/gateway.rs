@@ -8,11 +8,18 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+#[path = "terminal.rs"]
+mod terminal;
+
+pub use terminal::{Session, Terminal};
 
 /// How long anything in a test may take before the test has failed.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -114,8 +121,13 @@ impl Gateway {
     }
 
     pub fn add_account(&self, name: &str) {
+        self.add_account_with(name, &[]);
+    }
+
+    /// Adds an account that logs in with the key in `dir`.
+    pub fn add_account_with(&self, name: &str, options: &[&str]) {
         let key = self.dir.path().join("id.pub");
-        run(self.innkeeper().args(["account", "add", name, "--key"]).arg(key)).good();
+        run(self.innkeeper().args(["account", "add", "--key"]).arg(key).args(options).args(["--", name])).good();
     }
 
     /// The program, with this gateway's configuration.
@@ -198,7 +210,7 @@ impl Gateway {
     /// The OpenSSH client, with everything but the command.
     pub fn ssh(&self, account: &str) -> Command {
         let mut command = Command::new("ssh");
-        command.args(self.client_options()).arg("-p").arg(self.ssh_port.to_string()).arg(format!("{account}@127.0.0.1"));
+        command.args(self.client_options()).arg("-p").arg(self.ssh_port.to_string()).arg("-l").arg(account).arg("127.0.0.1");
         command
     }
 
@@ -214,6 +226,39 @@ impl Gateway {
         options
     }
 
+    /// The OpenSSH client that knows no key, and types these passwords in turn; the last one again and again.
+    pub fn ssh_by_password(&self, account: &str, passwords: &[&str]) -> Command {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = |what: &str| self.dir.path().join(format!("{what}-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        let (answers, ask) = (name("answers"), name("askpass"));
+        std::fs::write(&answers, passwords.join("\n") + "\n").unwrap();
+        let path = answers.display();
+        std::fs::write(&ask, format!("#!/bin/sh\nhead -n 1 {path}\n[ $(wc -l <{path}) = 1 ] || sed -i 1d {path}\n")).unwrap();
+        std::fs::set_permissions(&ask, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let mut command = Command::new("ssh");
+        command.env("SSH_ASKPASS", ask).env("SSH_ASKPASS_REQUIRE", "force");
+        command.args(["-o", "BatchMode=no", "-o", "PubkeyAuthentication=no"]).args(self.client_options());
+        command.arg("-p").arg(self.ssh_port.to_string()).arg("-l").arg(account).arg("127.0.0.1");
+        command
+    }
+
+    /// Starts a command line in the account's workspace and waits until it has said `up`.
+    pub fn hold(&self, account: &str, line: &str) -> Session {
+        let mut session = Session::start(self.ssh(account).arg(line));
+        session.expect("up\n");
+        session
+    }
+
+    /// A terminal of 24 rows and 80 columns at which the account's login shell, or a command line, runs.
+    pub fn terminal(&self, account: &str, line: &str) -> Terminal {
+        let mut ssh = self.ssh(account);
+        ssh.args(["-tt", "-e", "none"]).env("TERM", "xterm-256color");
+        if !line.is_empty() {
+            ssh.arg(line);
+        }
+        Terminal::open(&ssh, 24, 80)
+    }
+
     /// Runs a command line in the account's workspace.
     pub fn exec(&self, account: &str, line: &str) -> Done {
         run(self.ssh(account).arg(line))
@@ -222,6 +267,11 @@ impl Gateway {
     /// Runs a command line with this as its input.
     pub fn exec_with(&self, account: &str, line: &str, input: &[u8]) -> Done {
         run_with(self.ssh(account).arg(line), input)
+    }
+
+    /// What `docker inspect` says of a workspace's container.
+    pub fn inspect(&self, workspace: &str, format: &str) -> String {
+        docker(&["inspect", "-f", format, &self.container(workspace)]).trim().to_owned()
     }
 
     /// The name of a workspace's container.
@@ -259,12 +309,23 @@ impl Gateway {
         (status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
     }
 
-    /// The value of a metric, by its name and labels as exposed.
+    /// The value of a metric, by its name and labels as exposed; up to a second old.
     pub fn metric(&self, name: &str) -> Option<f64> {
-        // The exposition is remembered for a second.
-        std::thread::sleep(Duration::from_millis(1100));
         let (_, text) = self.get("/metrics");
         text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    /// Waits until a metric is as wanted.
+    #[track_caller]
+    pub fn wait_metric(&self, name: &str, so: impl Fn(f64) -> bool) {
+        wait_for(name, || self.metric(name).is_some_and(&so));
+    }
+
+    /// Waits until the sweeper has looked this many times more.
+    #[track_caller]
+    pub fn wait_sweeps(&self, times: u32) {
+        let before = self.metric("innkeeper_sweeps_total").unwrap();
+        self.wait_metric("innkeeper_sweeps_total", |now| now >= before + f64::from(times));
     }
 }
 
@@ -291,6 +352,29 @@ fn has_key(section: &str, line: &str) -> bool {
     let key = line.split(' ').next().unwrap_or_default();
     let body = section.lines().skip(1).take_while(|line| !line.starts_with('['));
     body.into_iter().any(|line| line.split(' ').next() == Some(key))
+}
+
+/// Runs `docker` and returns what it printed.
+pub fn docker(args: &[&str]) -> String {
+    run(Command::new("docker").args(args)).good()
+}
+
+/// The section of the default template, with these keys added to it.
+pub fn template(keys: &str) -> String {
+    format!("\n[template.default]\nimage = \"{}\"\nmemory = \"512MiB\"\n{keys}\n", image())
+}
+
+/// The SHA-256 of bytes, as `sha256sum` prints it.
+pub fn sha256(bytes: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Bytes that do not compress.
+pub fn noise(bytes: usize) -> Vec<u8> {
+    let mut noise = vec![0; bytes];
+    rand::fill(&mut noise[..]);
+    noise
 }
 
 /// Runs a command to its end, within [`DEADLINE`].

@@ -105,6 +105,7 @@ impl SecondEngine {
 
 impl Drop for SecondEngine {
     fn drop(&mut self) {
+        #[allow(clippy::print_stderr, reason = "what a failed test leaves to read")]
         if std::thread::panicking() {
             eprintln!("--- end of the second engine's log, the newest first\n{}", self.log());
         }

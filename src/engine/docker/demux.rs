@@ -1,14 +1,16 @@
 //! The frames in which Docker sends output and errors over one connection: a byte that says which, three of nothing, the length in four
 //! bytes, and so many bytes. Parts of a frame are passed on as they come, so that a frame's length costs no memory.
 
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
 
 use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt, stream};
-use tokio::io::AsyncRead;
-use tokio_util::io::ReaderStream;
+use tokio::io::{AsyncRead, ReadBuf};
 
-/// How much is read at once, in bytes; what one stream holds at most.
+/// How much is read at once, in bytes; what one stream holds at most. One that waits holds nothing.
 const READ: usize = 16 * 1024;
 
 /// Which of a process's two outputs some bytes are from.
@@ -73,7 +75,7 @@ impl Demux {
 
 /// The outputs of a process without a terminal. Ends after the first error.
 pub fn demultiplex(output: impl AsyncRead + Send + 'static) -> impl Stream<Item = io::Result<(Source, Bytes)>> + Send {
-    let pieces = Box::pin(ReaderStream::with_capacity(output, READ));
+    let pieces = Box::pin(raw(output));
     stream::unfold(Some((pieces, Demux::default(), Bytes::new())), |state| async move {
         let (mut pieces, mut demux, mut input) = state?;
         loop {
@@ -94,7 +96,26 @@ pub fn demultiplex(output: impl AsyncRead + Send + 'static) -> impl Stream<Item 
 
 /// The output of a process with a terminal: its bytes as they are.
 pub fn raw(output: impl AsyncRead + Send + 'static) -> impl Stream<Item = io::Result<Bytes>> + Send {
-    ReaderStream::with_capacity(output, READ)
+    stream::unfold(Some(Box::pin(output)), |output| async move {
+        let mut output = output?;
+        match piece(output.as_mut()).await {
+            Ok(piece) if piece.is_empty() => None,
+            Ok(piece) => Some((Ok(piece), Some(output))),
+            Err(error) => Some((Err(error), None)),
+        }
+    })
+}
+
+/// What can be read now, as soon as anything can; empty at the end. It is read onto the stack and copied from there, so that a session that
+/// says nothing, as most do most of the time, has no buffer.
+async fn piece(mut output: Pin<&mut impl AsyncRead>) -> io::Result<Bytes> {
+    poll_fn(|cx| {
+        let mut space = [MaybeUninit::uninit(); READ];
+        let mut space = ReadBuf::uninit(&mut space);
+        let read = output.as_mut().poll_read(cx, &mut space);
+        read.map_ok(|()| Bytes::copy_from_slice(space.filled()))
+    })
+    .await
 }
 
 #[cfg(test)]

@@ -37,12 +37,12 @@ __prompt() {
 }
 PROMPT_COMMAND=__prompt
 case "${TERM-}" in
-dumb | '') PS1='${__status}\u@\h:\w\$ ' ;;
-*) PS1='\[\e[31m\]${__status}\[\e[1;32m\]\u@\h\[\e[0m\]:\[\e[1;34m\]\w\[\e[0m\]\$ ' ;;
+dumb | '') PS1='${__status}\u@${INNKEEPER_WORKSPACE:-\h}:\w\$ ' ;;
+*) PS1='\[\e[31m\]${__status}\[\e[1;32m\]\u@${INNKEEPER_WORKSPACE:-\h}\[\e[0m\]:\[\e[1;34m\]\w\[\e[0m\]\$ ' ;;
 esac
 # The title of the window, where there is one.
 case "${TERM-}" in
-xterm* | rxvt* | alacritty* | foot* | tmux* | screen*) PS1='\[\e]0;\u@\h:\w\a\]'"$PS1" ;;
+xterm* | rxvt* | alacritty* | foot* | tmux* | screen*) PS1='\[\e]0;\u@${INNKEEPER_WORKSPACE:-\h}:\w\a\]'"$PS1" ;;
 esac
 
 # --- completion: loading all of it takes longer than everything above, so the first Tab does it

@@ -1,0 +1,68 @@
+//! When containers are stopped: idle ones, busy ones, and those that have run for long enough.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on ends")]
+
+#[path = "common/gateway.rs"]
+mod gateway;
+
+use std::fs;
+
+use gateway::{Gateway, wait_for};
+
+#[test]
+fn an_idle_container_is_stopped_and_its_processes_may_tidy_up_first() {
+    let gateway = Gateway::start("[idle]\ntimeout = \"1s\"\nstop_grace = \"10s\"\n");
+    // It is in somebody's hands, so it is not idle, whatever the clock says.
+    let mut held = gateway.hold("alice", "echo up; cat");
+    gateway.wait_sweeps(5);
+    assert_eq!(gateway.container_state("alice"), "running");
+    // A background process without CPU time to speak of does not keep it; it is asked to end, and given the time.
+    let line = r#"(trap 'sleep 1; echo tidy >~/left' TERM; sleep 300 & wait $!; wait) >/dev/null 2>&1 &"#;
+    gateway.exec("alice", line).good();
+    held.close();
+    assert_eq!(held.end().status, Some(0));
+    wait_for("alice's container to be stopped", || gateway.container_state("alice") == "exited");
+    assert_eq!(fs::read_to_string(gateway.home("alice").join("left")).unwrap(), "tidy\n");
+    gateway.wait_metric("innkeeper_stops_total{reason=\"idle\"}", |count| count == 1.0);
+    let id = gateway.inspect("alice", "{{.Id}}");
+    assert_eq!(gateway.exec("alice", "cat left; pgrep -xf 'sleep 300'").text(), "tidy\n");
+    assert_eq!(gateway.inspect("alice", "{{.Id}}"), id, "the same container, started again");
+    gateway.wait_metric("innkeeper_starts_total{path=\"start\"}", |count| count == 1.0);
+}
+
+#[test]
+fn a_container_that_computes_is_not_idle() {
+    let gateway = Gateway::start("[idle]\ntimeout = \"1s\"\n");
+    gateway.exec("bob", "true").good();
+    gateway.exec("alice", "(while [ ! -e ~/enough ]; do :; done) >/dev/null 2>&1 &").good();
+    wait_for("bob's container to be stopped", || gateway.container_state("bob") == "exited");
+    gateway.wait_sweeps(8);
+    assert_eq!(gateway.container_state("alice"), "running");
+    fs::write(gateway.home("alice").join("enough"), "").unwrap();
+    wait_for("alice's container to be stopped", || gateway.container_state("alice") == "exited");
+}
+
+#[test]
+fn nothing_is_stopped_where_that_is_switched_off_and_busy_ones_are_where_they_do_not_count() {
+    let gateway = Gateway::start("[idle]\ntimeout = \"0s\"\nkeep_busy = false\n");
+    gateway.exec("alice", "(while :; do :; done) >/dev/null 2>&1 &").good();
+    gateway.wait_sweeps(4);
+    assert_eq!(gateway.container_state("alice"), "running");
+    gateway.configure("[idle]\ntimeout = \"1s\"\nkeep_busy = false\n");
+    gateway.reload();
+    wait_for("alice's container to be stopped", || gateway.container_state("alice") == "exited");
+}
+
+#[test]
+fn a_container_that_has_run_for_long_enough_is_stopped_under_its_sessions() {
+    let gateway = Gateway::start("[idle]\nmax_lifetime = \"3s\"\n");
+    let held = gateway.hold("alice", "echo up; sleep 300");
+    let mut terminal = gateway.terminal("alice", "");
+    terminal.expect("your container is being stopped (it has run for as long as it may)");
+    let done = held.end();
+    assert!(done.status.is_some_and(|status| status != 0) && done.stderr.contains("your container ended"), "{done:?}");
+    assert!(terminal.end().0.is_some_and(|status| status != 0));
+    wait_for("alice's container to be stopped", || gateway.container_state("alice") == "exited");
+    gateway.wait_metric("innkeeper_stops_total{reason=\"lifetime\"}", |count| count >= 1.0);
+    assert_eq!(gateway.exec("alice", "echo back").good(), "back\n");
+}
