@@ -157,14 +157,15 @@ struct ExecControl {
     exec: ExecId,
     /// What its first process carries in its environment.
     mark: String,
-    terminal: Option<Arc<Terminal>>,
+    terminal: Option<Terminal>,
 }
 
 #[async_trait::async_trait]
 impl Control for ExecControl {
     async fn resize(&self, size: WindowSize) -> Result<(), AttachError> {
         let terminal = self.terminal.as_ref().ok_or(AttachError::Unsupported("a size without a terminal"))?;
-        Ok(terminal.resize(size).await?)
+        terminal.resize(size);
+        Ok(())
     }
 
     async fn signal(&self, name: &str) -> Result<(), AttachError> {
@@ -280,6 +281,7 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(5)).await;
         let settled = fake.calls(Call::ExecResize);
         process.control.resize(size).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(fake.calls(Call::ExecResize), settled + 1, "told at once, and no more of the first");
     }
 }

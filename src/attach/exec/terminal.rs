@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::attach::WindowSize;
 use crate::engine::{Engine, EngineError, ExecId};
@@ -18,69 +18,50 @@ const OFFERS: [u64; 9] = [0, 10, 20, 40, 80, 150, 300, 600, 800];
 /// there is a newer one, and before it set its own. After this, a newer one is said once more.
 const SCRIPT: Duration = Duration::from_millis(500);
 
-/// A terminal, as far as its size is concerned.
+/// A terminal, as far as its size is concerned. One task tells the engine, so that an older size never overtakes a newer one.
 pub(super) struct Terminal {
-    engine: Arc<dyn Engine>,
-    exec: ExecId,
-    size: Mutex<Size>,
-}
-
-struct Size {
-    latest: WindowSize,
-    /// Whether the engine takes sizes now.
-    settled: bool,
+    size: watch::Sender<WindowSize>,
 }
 
 impl Terminal {
     /// A terminal that was just opened with this size, which it is given as soon as possible.
-    pub(super) fn open(engine: Arc<dyn Engine>, exec: ExecId, size: WindowSize) -> Arc<Self> {
-        let terminal = Arc::new(Self { engine, exec, size: Mutex::new(Size { latest: size, settled: false }) });
-        let opening = terminal.clone();
-        tokio::spawn(async move { opening.settle(size).await });
-        terminal
+    pub(super) fn open(engine: Arc<dyn Engine>, exec: ExecId, size: WindowSize) -> Self {
+        let (sender, sizes) = watch::channel(size);
+        tokio::spawn(follow(engine, exec, sizes));
+        Self { size: sender }
     }
 
-    /// Gives it another size, now or as soon as it takes one.
-    pub(super) async fn resize(&self, size: WindowSize) -> Result<(), EngineError> {
-        let settled = {
-            let mut known = self.size.lock();
-            known.latest = size;
-            known.settled
-        };
-        if settled { self.tell(size).await } else { Ok(()) }
+    /// Gives it another size, now or as soon as it takes one. Of several that come at once, the newest counts.
+    pub(super) fn resize(&self, size: WindowSize) {
+        self.size.send_replace(size);
     }
+}
 
-    async fn settle(&self, opened_with: WindowSize) {
-        for wait in OFFERS {
-            tokio::time::sleep(Duration::from_millis(wait)).await;
-            let offered = self.size.lock().latest;
-            if self.tell(offered).await.is_err() {
-                continue;
-            }
-            let mut known = self.size.lock();
-            if known.latest == offered {
-                known.settled = true;
-                break;
-            }
-        }
-        let latest = {
-            let mut known = self.size.lock();
-            known.settled = true;
-            known.latest
-        };
-        if latest != opened_with {
-            tokio::time::sleep(SCRIPT).await;
-            let latest = self.size.lock().latest;
-            // It has been told once; a process that has ended meanwhile needs no size.
-            let _ = self.tell(latest).await;
+/// Tells the engine each size, until the terminal is dropped.
+async fn follow(engine: Arc<dyn Engine>, exec: ExecId, mut sizes: watch::Receiver<WindowSize>) {
+    let opened_with = *sizes.borrow();
+    for wait in OFFERS {
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+        let offered = *sizes.borrow_and_update();
+        if tell(&*engine, &exec, offered).await.is_ok() {
+            break;
         }
     }
+    if *sizes.borrow() != opened_with {
+        tokio::time::sleep(SCRIPT).await;
+        sizes.mark_changed();
+    }
+    while sizes.changed().await.is_ok() {
+        let newest = *sizes.borrow_and_update();
+        // A process that has ended meanwhile needs no size.
+        let _ = tell(&*engine, &exec, newest).await;
+    }
+}
 
-    async fn tell(&self, size: WindowSize) -> Result<(), EngineError> {
-        // Zero means unknown.
-        if size.columns == 0 || size.rows == 0 {
-            return Ok(());
-        }
-        self.engine.exec_resize(&self.exec, size.columns, size.rows).await
+async fn tell(engine: &dyn Engine, exec: &ExecId, size: WindowSize) -> Result<(), EngineError> {
+    // Zero means unknown.
+    if size.columns == 0 || size.rows == 0 {
+        return Ok(());
     }
+    engine.exec_resize(exec, size.columns, size.rows).await
 }
