@@ -120,11 +120,9 @@ fn log_in(gateway: &Gateway, account: &str) -> Done {
     let askpass = gateway.dir.path().join("askpass");
     std::fs::write(&askpass, "#!/bin/sh\necho swordfish\n").unwrap();
     std::fs::set_permissions(&askpass, std::fs::Permissions::from_mode(0o700)).unwrap();
-    let mut ssh = gateway.ssh("unused");
-    let mut options: Vec<_> = ssh.get_args().map(ToOwned::to_owned).collect();
-    options.pop();
-    ssh = std::process::Command::new("ssh");
-    ssh.args(["-o", "BatchMode=no", "-o", "PubkeyAuthentication=no", "-o", "NumberOfPasswordPrompts=2"]).args(options);
+    let mut ssh = std::process::Command::new("ssh");
+    ssh.args(["-o", "BatchMode=no", "-o", "PubkeyAuthentication=no", "-o", "NumberOfPasswordPrompts=2"]).args(gateway.client_options());
+    ssh.arg("-p").arg(gateway.ssh_port.to_string());
     ssh.env("SSH_ASKPASS", &askpass).env("SSH_ASKPASS_REQUIRE", "force").env("DISPLAY", ":0");
     run(ssh.arg("-l").arg(account).arg("127.0.0.1").arg("echo in"))
 }
