@@ -271,7 +271,11 @@ fn more_of_everything() {
     let channel = wire.open_session(1).unwrap().unwrap();
     flood(&mut wire, 100_000, |nth| channel_request(channel, "env", false).string(format!("LC_{nth}")).string("x".repeat(100)));
     wire.send(&channel_request(channel, "pty-req", false).string("xterm").u32(80).u32(24).u32(0).u32(0).string("")).unwrap();
-    wire.send(&channel_request(channel, "exec", true).string("sleep 2; stty size")).unwrap();
+    wire.send(
+        &channel_request(channel, "exec", true)
+            .string("read line; n=0; until [ \"$(stty size)\" = '33 200' ] || [ $n = 50 ]; do sleep 0.1; n=$((n+1)); done; stty size"),
+    )
+    .unwrap();
     wire.until(CHANNEL_SUCCESS).unwrap();
     flood(&mut wire, 100_000, |nth| channel_request(channel, "window-change", false).u32(nth % 200 + 1).u32(33).u32(0).u32(0));
     flood(&mut wire, 20_000, |_| channel_request(channel, "signal", false).string("WINCH"));
@@ -279,6 +283,7 @@ fn more_of_everything() {
     flood(&mut wire, 20_000, |_| Message::new(CHANNEL_WINDOW_ADJUST).u32(channel).u32(u32::MAX));
     flood(&mut wire, 20_000, |_| Message::new(2).string("ignore me"));
     others_work(&gateway);
+    wire.send(&Message::new(CHANNEL_DATA).u32(channel).string("\n")).unwrap();
     let mut said = Vec::new();
     wire.stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     while let Ok(message) = wire.receive() {
