@@ -6,8 +6,9 @@
 mod gateway;
 
 use std::collections::BTreeSet;
+use std::process::Command;
 
-use gateway::{Gateway, docker, image, wait_for};
+use gateway::{Gateway, docker, image, run_with, wait_for};
 
 const CLAIMS: &str = "innkeeper_starts_total{path=\"claim\"}";
 const READY: &str = "innkeeper_pool_ready{template=\"default\"}";
@@ -97,9 +98,8 @@ fn what_stands_ready_is_what_would_be_made_now() {
 
     // Another image behind the same name, made of the old one; the gateway is told nothing.
     let old = ids(&gateway);
-    let changed = docker(&["create", "--label", &format!("innkeeper={}", gateway.instance), &tag.0, "true"]);
-    docker(&["commit", "-c", "ENV CHANGED=yes", changed.trim(), &tag.0]);
-    docker(&["rm", "-f", changed.trim()]);
+    let recipe = format!("FROM {}\nENV CHANGED=yes\n", tag.0);
+    run_with(Command::new("docker").args(["build", "--quiet", "--tag", &tag.0, "-"]), recipe.as_bytes()).good();
     wait_for("the pool to be replaced", || gateway.pool() == 2 && ids(&gateway).is_disjoint(&old));
     assert_eq!(gateway.exec("alice", "echo $CHANGED").good(), "yes\n");
     wait_for("the pool to be filled again", || gateway.pool() == 2);
