@@ -19,11 +19,11 @@ fn health_is_told_and_a_missing_login_service_is_not_ready() {
     let service = runtime.block_on(Service::start(|_| Reply::json(r#"{"success": true}"#)));
     let gateway = Gateway::start(&format!("[auth]\nmethods = [\"webhook\"]\n[auth.webhook]\nurl = \"{}\"\n", service.url));
     assert_eq!(gateway.get("/healthz"), (200, "ok\n".to_owned()));
-    assert_eq!(gateway.get("/readyz"), (200, r#"{"ready":true,"checks":{"auth":"ok","engine":"ok"}}"#.to_owned()));
+    assert_eq!(gateway.get("/readyz"), (200, r#"{"ready":true,"checks":{"auth":"ok","engine":"ok","open":"ok"}}"#.to_owned()));
     drop(service);
     drop(runtime);
     wait_for("it to be not ready", || {
-        gateway.get("/readyz") == (503, r#"{"ready":false,"checks":{"auth":"failed","engine":"ok"}}"#.to_owned())
+        gateway.get("/readyz") == (503, r#"{"ready":false,"checks":{"auth":"failed","engine":"ok","open":"ok"}}"#.to_owned())
     });
     assert_eq!(gateway.get("/healthz").0, 200, "it lives all the same");
     assert_eq!(gateway.get("/").0, 404);

@@ -39,21 +39,6 @@ for ik_sh in "$ik_shell" /bin/bash /usr/bin/bash /usr/local/bin/bash; do
 done
 export USER LOGNAME HOME SHELL
 
-# A client's locale that the image lacks makes every program complain, and turns UTF-8 off: C.UTF-8 then. Only where glibc keeps its locales
-# as directories can that be told without running something.
-if [ -d /usr/lib/locale/C.utf8 ] && [ ! -e /usr/lib/locale/locale-archive ]; then
-    for ik_var in LANG LC_ALL LC_CTYPE LC_NUMERIC LC_TIME LC_COLLATE LC_MONETARY LC_MESSAGES LC_PAPER LC_NAME LC_ADDRESS LC_TELEPHONE \
-        LC_MEASUREMENT LC_IDENTIFICATION; do
-        eval "ik_locale=\${$ik_var-}"
-        case $ik_locale in
-        '' | C | POSIX | C.UTF-8 | C.utf8) ;;
-        */* | .*) eval "$ik_var=C.UTF-8" ;;
-        *.UTF-8) [ -d "/usr/lib/locale/${ik_locale%.UTF-8}.utf8" ] || eval "$ik_var=C.UTF-8" ;;
-        *) [ -d "/usr/lib/locale/$ik_locale" ] || eval "$ik_var=C.UTF-8" ;;
-        esac
-    done
-fi
-
 if [ -n "${INNKEEPER_TERMINAL+set}" ]; then
     if command -v stty >/dev/null 2>&1; then
         # Unless the engine has set it by now: the window may have changed since, and what it says is newer.
