@@ -32,9 +32,9 @@ use crate::workspace::{Directory, Parts, Rules, Template};
 
 /// How long the engine may take to answer at start-up before it is said not to be there.
 const ENGINE_DEADLINE: Duration = Duration::from_secs(10);
-/// How often, and after what pause, what could not be removed is tried again by `clean`.
-const CLEAN_TRIES: u32 = 3;
-const CLEAN_AGAIN: Duration = Duration::from_secs(2);
+/// How often, and after what pause, `clean` looks for what there still is to remove.
+const CLEAN_LOOKS: u32 = 4;
+const CLEAN_AGAIN: Duration = Duration::from_secs(1);
 /// Connections that the kernel holds for us while we are busy accepting others.
 const BACKLOG: u32 = 1024;
 
@@ -94,14 +94,18 @@ pub async fn serve(loaded: Loaded, log: Log) -> anyhow::Result<()> {
 pub async fn clean(settings: &Settings) -> anyhow::Result<()> {
     let _lock = lock(&settings.state_dir)?;
     let engine = Docker::connect(&settings.engine, &settings.instance)?;
-    let mut tries = 1;
-    // The engine waits ten seconds for a container with hundreds of processes to die, and then says that it did not. The next time it has.
-    while let Err(why) = engine.remove_everything().await {
-        if tries == CLEAN_TRIES {
-            return Err(why).context("removing containers and networks");
+    for look in 1..=CLEAN_LOOKS {
+        // The engine waits ten seconds for a container with hundreds of processes to die, and then says that it did not. The next time it has.
+        let removed = engine.remove_everything().await;
+        if look == CLEAN_LOOKS {
+            removed.context("removing containers and networks")?;
+            break;
         }
-        tries += 1;
+        // What a gateway that was killed had asked for may be made only now.
         tokio::time::sleep(CLEAN_AGAIN).await;
+        if removed.is_ok() && engine.list().await.is_ok_and(|left| left.is_empty()) {
+            break;
+        }
     }
     let dir = settings.state_dir.join("slots");
     if !dir.exists() {
