@@ -1,5 +1,7 @@
 //! Wires everything: builds the rooms from the settings, runs them on bound sockets, reloads, and drains.
 
+mod gateway;
+
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,25 +12,35 @@ use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::runtime::{self, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use self::gateway::{Asked, Reloads};
 use crate::attach::exec::ExecAttach;
+use crate::attach::init::InitAttach;
+use crate::attach::{self, Ways};
+use crate::audit::{self, Actor, Audit, What};
 use crate::auth::{Attempt, AuthError, Authenticator, Authenticators, KeyProof, OfferedKey, Verdict};
+use crate::backup::{self, Backups, Scheduler};
+use crate::bucket::{self, Bucket};
 use crate::config::{Loaded, Settings};
 use crate::engine::docker::Docker;
 use crate::engine::{Engine, Usage};
-use crate::home::{Homes, Slots};
+use crate::home::{DriverKind, Fence, Homes, Slots};
 use crate::http;
-use crate::http::Pages;
+use crate::http::{Pages, Reloaded};
 use crate::name::TemplateName;
+use crate::recording::Recordings;
 use crate::ssh::{self, SshSettings};
-use crate::store::Store;
+use crate::store::{Ballast, Store};
 use crate::telemetry::{self, ContainerUsage, Log, Metrics, Outcome, Probe};
-use crate::workspace::{Directory, Parts, Rules, Template};
+use crate::urls::{self, Fixed, Links, Target};
+use crate::workspace::{Directory, Disks, Parts, Rules, Template};
 
 /// How long the engine may take to answer at start-up before it is said not to be there.
 const ENGINE_DEADLINE: Duration = Duration::from_secs(10);
@@ -42,10 +54,15 @@ const BACKLOG: u32 = 1024;
 struct App {
     settings: Settings,
     metrics: Metrics,
+    audit: Audit,
+    links: Arc<Links>,
     auth: Arc<Reloadable>,
     directory: Directory,
+    backups: Option<Backups>,
+    recordings: Recordings,
     ssh: ssh::Server,
     engine: Arc<dyn Engine>,
+    store: Store,
     /// Held while this process may change what is in the state directory.
     _lock: File,
 }
@@ -61,6 +78,7 @@ pub async fn serve(loaded: Loaded, log: Log) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let app = App::build(&loaded.settings)?;
     let listeners = app.bind()?;
+    let ssh_port = listeners.ssh.first().and_then(|listener| listener.local_addr().ok()).map_or(22, |address| address.port());
     app.check_engine().await?;
 
     let tasks = TaskTracker::new();
@@ -70,13 +88,45 @@ pub async fn serve(loaded: Loaded, log: Log) -> anyhow::Result<()> {
     let serving = tokio::spawn(async move { ssh.run(listeners.ssh, ssh_stops).await });
     let directory_stops = stop_rest.clone();
     tasks.spawn(async move { directory.run(directory_stops).await });
+    let (asked, reloads) = Asked::new(&app.settings, Arc::clone(&app.engine), ssh_port, Arc::clone(&app.links));
+    let asked = Arc::new(asked);
+    let directory = Arc::new(app.directory.clone());
+    let mut api = http::Api::new(directory.clone(), directory, asked.clone(), app.store.clone(), app.recordings.clone(), app.audit.clone());
+    if app.settings.http.dashboard {
+        api = api.with_dashboard(app.settings.http.session_lifetime.get());
+    }
+    let api = Arc::new(api);
     if let Some(listener) = listeners.http {
-        tasks.spawn(http::serve(listener, app.pages(), stop_rest.clone()));
+        let api = app.settings.http.api.then(|| Arc::clone(&api));
+        let oidc = http::Oidc::new(&app.settings.http.oidc).map_err(anyhow::Error::msg)?;
+        tasks.spawn(http::serve(listener, app.pages(), api, oidc, stop_rest.clone()));
+    }
+    if let Some(listener) = listeners.admin {
+        tasks.spawn(http::serve_admin(listener, api, stop_rest.clone()));
+    }
+    let _threads = match app.urls()? {
+        Some(server) => {
+            let threads = Threads::of_urls()?;
+            let serving = threads.spawn(urls::serve(server, listeners.urls, stop_rest.clone()));
+            tasks.spawn(async move { drop(serving.await) });
+            Some(threads)
+        }
+        None => None,
+    };
+    if !app.settings.audit.webhook.url.is_empty() {
+        let (config, root, metrics) = (app.settings.audit.webhook.clone(), app.settings.audit_trail(), app.metrics.clone());
+        let stops = stop_rest.clone();
+        tasks.spawn(async move { audit::run_webhook(config, &root, metrics, stops).await });
+    }
+    if let Some(scheduler) = app.scheduler() {
+        tasks.spawn(scheduler.run(stop_rest.clone()));
     }
     tasks.close();
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    app.audit.record(audit::Event::now(Actor::Gateway, What::GatewayStarted { version }));
     info!(version = env!("CARGO_PKG_VERSION"), instance = %app.settings.instance, "serving");
 
-    app.reload_until_told(loaded, &log, &mut hangup, [&mut terminate, &mut interrupt]).await;
+    app.reload_until_told(loaded, &log, (&mut hangup, reloads, &asked), [&mut terminate, &mut interrupt]).await;
     let within = app.settings.ssh.drain_timeout.get();
     app.directory.drain(within);
     stop_ssh.cancel();
@@ -86,6 +136,9 @@ pub async fn serve(loaded: Loaded, log: Log) -> anyhow::Result<()> {
     }
     stop_rest.cancel();
     tasks.wait().await;
+    app.recordings.close();
+    app.audit.record(audit::Event::now(Actor::Gateway, What::GatewayStopped {}));
+    app.audit.close();
     info!("stopped; containers go on");
     Ok(())
 }
@@ -107,6 +160,8 @@ pub async fn clean(settings: &Settings) -> anyhow::Result<()> {
             break;
         }
     }
+    let inits = settings.inits();
+    attach::init::clean(&inits).with_context(|| format!("removing {}", inits.display()))?;
     let dir = settings.state_dir.join("slots");
     if !dir.exists() {
         return Ok(());
@@ -118,6 +173,10 @@ pub async fn clean(settings: &Settings) -> anyhow::Result<()> {
         }
     }
     slots.close()?;
+    // After the slots, through which homes may be in use.
+    if settings.homes().exists() {
+        open_homes(settings)?.close()?;
+    }
     Ok(())
 }
 
@@ -139,15 +198,69 @@ pub fn probes(settings: &Settings) -> anyhow::Result<Vec<Probe>> {
             }
         }));
     }
+    let backups = if let Ok(Some(backup::Target::S3(location))) = settings.backup.target() { Some(location) } else { None };
+    let recordings = settings.recording.target().ok().flatten();
+    for (name, section, config, location) in [
+        ("backup.target", "backup.s3", &settings.backup.s3, backups),
+        ("recording.target", "recording.s3", &settings.recording.s3, recordings),
+    ] {
+        probes.extend(location.map(|location| bucket_probe(name, section, config, location)));
+    }
     Ok(probes)
 }
 
+fn bucket_probe(name: &str, section: &'static str, config: &bucket::Config, location: bucket::Location) -> Probe {
+    let place = bucket::Place::new(config, location, section);
+    Probe::new(name, move || {
+        let place = place.clone();
+        async move {
+            let looked = match place.map(|place| Bucket::new(&place, section)) {
+                Ok(Ok(bucket)) => bucket.look().await.map(|()| bucket.location()).map_err(|why| why.to_string()),
+                Ok(Err(why)) => Err(why.to_string()),
+                Err(why) => Err(why),
+            };
+            looked.map_or_else(Outcome::Failed, |location| Outcome::Fine(format!("{location} answers")))
+        }
+    })
+}
+
 // === impl App ===
+
+/// Threads of their own for something.
+struct Threads(Option<Runtime>);
+
+impl Threads {
+    /// Requests to workspaces have half as many as there are processors: a flood of them holds up no shell, and the applications and whoever
+    /// asks have the rest. Where there are two processors, one thread passes on as many as two, which only wake each other.
+    fn of_urls() -> anyhow::Result<Self> {
+        let processors = std::thread::available_parallelism().map_or(2, |all| all.get());
+        let runtime = runtime::Builder::new_multi_thread().worker_threads((processors / 2).max(1)).thread_name("urls").enable_all().build();
+        Ok(Self(Some(runtime.context("cannot start the threads of workspace URLs")?)))
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        match &self.0 {
+            Some(runtime) => runtime.spawn(task),
+            None => tokio::spawn(task),
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // Waited for by nobody here: no thread of a runtime may.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
 
 /// The sockets that a gateway serves on.
 struct Listeners {
     ssh: Vec<TcpListener>,
     http: Option<TcpListener>,
+    admin: Option<UnixListener>,
+    urls: Vec<urls::Entry>,
 }
 
 impl App {
@@ -160,19 +273,54 @@ impl App {
             warn!(%why, "nothing can be mounted: homes are bound when a container is made, and there is no pool");
             Slots::without_mounts()
         });
+        let home = Template::default().home;
+        let init = InitAttach::open(Arc::clone(&engine), &settings.inits(), home.clone())
+            .with_context(|| format!("state_dir {}: what containers need cannot be put there", settings.state_dir.display()))?;
+        let audit = Audit::open(&settings.audit, &settings.audit_trail(), &metrics)?;
+        let links = Arc::new(Links::open(&settings.links())?);
+        let backups = open_backups(settings)?;
+        let floor = settings.limits.disk_floor.get();
+        let recordings = Recordings::open(&settings.recording, &settings.recordings(), floor, &metrics, audit.clone())?;
+        let ballast = Arc::new(Ballast::new(settings.state_dir.join("reserve")));
+        let store = Store::open_with(&settings.state_dir.join("innkeeper.db"), Some(Arc::clone(&ballast)))?;
         let parts = Parts {
-            attach: Arc::new(ExecAttach::new(Arc::clone(&engine), Template::default().home)),
+            attach: Arc::new(Ways { init, exec: ExecAttach::new(Arc::clone(&engine), home) }),
             engine: Arc::clone(&engine),
-            homes: Homes::open(&settings.homes()).context("home.root: must be a directory that this program may write to")?,
+            homes: open_homes(settings)?,
             slots,
-            store: Store::open(&settings.state_dir.join("innkeeper.db"))?,
+            store: store.clone(),
+            disks: Disks { state: settings.state_dir.clone(), homes: settings.homes(), ballast: Some(ballast) },
+            backups: backups.clone(),
+            recordings: recordings.clone(),
             metrics: metrics.clone(),
+            audit: audit.clone(),
+            deleted: {
+                let links = Arc::clone(&links);
+                Box::new(move |name| {
+                    if let Err(why) = links.revoke(name) {
+                        error!(workspace = %name, %why, "links to it are not taken back");
+                    }
+                })
+            },
         };
         let directory = Directory::new(parts, rules(settings));
         let auth = Arc::new(Reloadable(ArcSwap::from_pointee(authenticators(settings, metrics.clone())?)));
-        let ssh_settings = SshSettings { config: settings.ssh.clone(), host_keys: settings.host_keys() };
-        let ssh = ssh::Server::new(ssh_settings, auth.clone(), Arc::new(directory.clone()), metrics.clone())?;
-        Ok(Self { settings: settings.clone(), metrics, auth, directory, ssh, engine, _lock: lock })
+        let ssh_settings = SshSettings { config: settings.ssh.clone(), session: settings.session.clone(), host_keys: settings.host_keys() };
+        let ssh = ssh::Server::new(ssh_settings, auth.clone(), Arc::new(directory.clone()), metrics.clone(), audit.clone())?;
+        Ok(Self {
+            settings: settings.clone(),
+            metrics,
+            audit,
+            links,
+            auth,
+            directory,
+            backups,
+            recordings,
+            ssh,
+            engine,
+            store,
+            _lock: lock,
+        })
     }
 
     fn bind(&self) -> anyhow::Result<Listeners> {
@@ -182,7 +330,38 @@ impl App {
         if let Some(listener) = &http {
             info!(address = %listener.local_addr()?, "http listening");
         }
-        Ok(Listeners { ssh, http })
+        let path = self.settings.admin_socket();
+        // A path may be too long for a socket, and nobody who logs in needs this one.
+        let admin =
+            http::listen_for_admin(&path).map_err(|why| warn!(path = %path.display(), %why, "`innkeeper workspace` cannot be answered"));
+        Ok(Listeners { ssh, http, admin: admin.ok(), urls: self.bind_urls()? })
+    }
+
+    fn bind_urls(&self) -> anyhow::Result<Vec<urls::Entry>> {
+        let config = &self.settings.urls;
+        let mut all = Vec::new();
+        if !config.listen.is_empty() {
+            all.push((bind("urls.listen", &config.listen)?.into_std()?, None));
+        }
+        for Fixed { listen, workspace, port, public } in &config.fixed {
+            let target = Target { workspace: workspace.clone(), port: *port };
+            all.push((bind("urls.fixed", listen)?.into_std()?, Some((target, *public))));
+        }
+        for (listener, _) in &all {
+            info!(address = %listener.local_addr()?, "workspaces listening");
+        }
+        Ok(all)
+    }
+
+    /// What serves workspaces by HTTP, where that is on.
+    fn urls(&self) -> anyhow::Result<Option<urls::Server>> {
+        if !self.settings.urls.is_on() {
+            return Ok(None);
+        }
+        let keeper = Arc::new(self.directory.clone());
+        let server =
+            urls::Server::new(self.settings.urls.clone(), Arc::clone(&self.links), keeper, self.metrics.clone(), self.audit.clone());
+        Ok(Some(server.context("urls.tls_cert")?))
     }
 
     /// The engine is there, and has every image or can get it.
@@ -212,6 +391,13 @@ impl App {
         Ok(())
     }
 
+    /// What makes backups by itself, if anything does.
+    fn scheduler(&self) -> Option<Scheduler> {
+        let every = self.settings.backup.every.unless_zero()?;
+        let homes = Arc::new(self.directory.clone());
+        self.backups.clone().map(|backups| Scheduler { backups, homes, every, metrics: self.metrics.clone() })
+    }
+
     fn pages(&self) -> Pages {
         let directory = self.directory.clone();
         let open = Probe::new("open", move || {
@@ -219,14 +405,15 @@ impl App {
             std::future::ready(if draining { Outcome::Failed("draining".to_owned()) } else { Outcome::Fine(String::new()) })
         });
         let probes = vec![open, engine_probe(Arc::clone(&self.engine)), auth_probe(self.auth.clone())];
-        let pages = Pages::new(self.metrics.clone(), probes);
-        if !self.settings.http.container_metrics {
-            return pages;
-        }
         let (directory, containers) = (self.directory.clone(), self.metrics.container_usage.clone());
-        pages.refreshing(move || {
+        let container_metrics = self.settings.http.container_metrics;
+        Pages::new(self.metrics.clone(), probes).refreshing(move || {
             let (directory, containers) = (directory.clone(), containers.clone());
             Box::pin(async move {
+                directory.count_services();
+                if !container_metrics {
+                    return;
+                }
                 let usages = directory.usage().await;
                 let names: Vec<&str> = usages.iter().map(|(name, _)| name.as_str()).collect();
                 containers.retain(&names);
@@ -235,55 +422,99 @@ impl App {
         })
     }
 
-    /// Applies a changed configuration at each SIGHUP; returns when told to stop.
-    async fn reload_until_told(&self, mut current: Loaded, log: &Log, hangup: &mut Signal, stop: [&mut Signal; 2]) {
+    /// Applies a changed configuration at each SIGHUP and when it is asked for; returns when told to stop.
+    async fn reload_until_told(
+        &self,
+        mut current: Loaded,
+        log: &Log,
+        (hangup, mut asked, gateway): (&mut Signal, Reloads, &Asked),
+        stop: [&mut Signal; 2],
+    ) {
         let told = any(stop);
         tokio::pin!(told);
         loop {
-            tokio::select! {
+            let reply = tokio::select! {
                 () = &mut told => return,
-                _ = hangup.recv() => {}
-            }
+                _ = hangup.recv() => None,
+                reply = asked.recv() => reply,
+            };
             let applied = current.reload().map_err(anyhow::Error::from).and_then(|reload| {
                 self.apply(&reload.loaded.settings, log)?;
                 Ok(reload)
             });
-            match applied {
+            let outcome = match applied {
                 Ok(reload) => {
                     self.metrics.reloads.with_label_values(&["applied"]).inc();
                     info!(changed = ?reload.changed, "configuration applied");
+                    let keys = reload.changed.iter().map(ToString::to_string).collect();
+                    self.audit.record(audit::Event::now(Actor::Host, What::Reloaded { keys }));
                     if !reload.needs_restart.is_empty() {
                         warn!(keys = ?reload.needs_restart, "changed, and applied only by a restart");
                     }
                     current = reload.loaded;
+                    gateway.loaded(&current.settings);
+                    let needs_restart = reload.needs_restart.iter().map(|key| (*key).to_owned()).collect();
+                    Ok(Reloaded { changed: reload.changed, needs_restart })
                 }
                 Err(why) => {
                     self.metrics.reloads.with_label_values(&["refused"]).inc();
-                    error!(why = with_causes(&why), "configuration refused, going on with the one before");
+                    let why = with_causes(&why);
+                    error!(why, "configuration refused, going on with the one before");
+                    Err(why)
                 }
-            }
+            };
+            // Whoever asked may have hung up.
+            reply.map(|reply| reply.send(outcome));
         }
     }
 
     /// What can fail comes first, so that a refused configuration has changed nothing.
     fn apply(&self, settings: &Settings, log: &Log) -> anyhow::Result<()> {
         let auth = authenticators(settings, self.metrics.clone())?;
-        self.ssh.reload(settings.ssh.clone())?;
+        self.ssh.reload(settings.ssh.clone(), settings.session.clone())?;
         log.set_filter(&settings.log.filter)?;
         self.auth.0.store(Arc::new(auth));
         let mut rules = rules(settings);
         rules.instance = self.settings.instance.clone();
+        // Where they are changes at a restart only; what is there now is what is off limits.
+        rules.fence.off_limits = self::rules(&self.settings).fence.off_limits;
+        self.recordings.set_floor(settings.limits.disk_floor.get());
         self.directory.reload(rules);
         Ok(())
     }
 }
 
+fn open_homes(settings: &Settings) -> anyhow::Result<Homes> {
+    let mend = match settings.home.driver {
+        DriverKind::Directory => "home.root: must be a directory that this program may write to",
+        DriverKind::Loop | DriverKind::Btrfs | DriverKind::Xfs => {
+            "home.driver: homes cannot be kept like this here; see `innkeeper check --online`"
+        }
+    };
+    Homes::open(&settings.homes(), settings.home.driver).context(mend)
+}
+
+/// Where backups go. What is needed again of a target that is far away is kept in the state directory.
+fn open_backups(settings: &Settings) -> anyhow::Result<Option<Backups>> {
+    Ok(Backups::open(&settings.backup, Some(settings.state_dir.join("backup-cache")))?)
+}
+
 fn rules(settings: &Settings) -> Rules {
+    let target = match settings.backup.target() {
+        Ok(Some(backup::Target::Directory(target))) => Some(target),
+        Ok(Some(backup::Target::S3(_)) | None) | Err(_) => None,
+    };
     Rules {
         instance: settings.instance.clone(),
         idle: settings.idle.clone(),
         pool: settings.pool.clone(),
         limits: settings.limits.clone(),
+        capacity: settings.capacity.clone(),
+        deleted_keep: settings.home.deleted_keep.get(),
+        fence: Fence {
+            allow: settings.mounts.allow.clone(),
+            off_limits: [settings.state_dir.clone(), settings.homes(), settings.engine.socket.clone()].into_iter().chain(target).collect(),
+        },
         templates: settings.template.clone(),
     }
 }

@@ -44,6 +44,31 @@ pub struct TemplateName(String);
 #[schemars(with = "String")]
 pub struct InstanceName(String);
 
+/// The name of a terminal in a workspace, of the same form as a workspace's.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct TerminalName(String);
+
+/// The name of a service in a template, of the same form as a workspace's.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct ServiceName(String);
+
+/// The name of a volume of a workspace beside its home, of the same form as a workspace's.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct VolumeName(String);
+
+/// The name of an environment variable that somebody may set who is not the one to run with it: ASCII letters, digits and `_`, not a digit
+/// first, and none of those that change which code runs or speak for the login.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct VariableName(String);
+
 /// One accepted connection: 32 lowercase hexadecimal digits, as the webhook protocol wants them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConnectionId(u128);
@@ -125,6 +150,67 @@ impl Default for TemplateName {
     }
 }
 
+// === impl TerminalName ===
+
+impl TerminalName {
+    /// How a terminal's name begins that nobody gave it: one whose client was lost.
+    const LOST: &str = "lost-";
+
+    /// Takes apart what was typed at login: the account, and the terminal that is named after its last `+`. Where no terminal's name follows,
+    /// or nothing comes before, all of it is the account.
+    pub fn split(typed: &str) -> (&str, Option<Self>) {
+        match typed.rsplit_once('+') {
+            Some((account, name)) if !account.is_empty() => match name.parse() {
+                Ok(name) => (account, Some(name)),
+                Err(_) => (typed, None),
+            },
+            _ => (typed, None),
+        }
+    }
+
+    /// Whether it is that of a terminal whose client was lost.
+    pub fn is_lost(&self) -> bool {
+        self.0.starts_with(Self::LOST)
+    }
+}
+
+// === impl ServiceName ===
+
+impl Default for ServiceName {
+    /// The service of a template that has but one.
+    fn default() -> Self {
+        Self("main".to_owned())
+    }
+}
+
+// === impl VolumeName ===
+
+impl Default for VolumeName {
+    /// The volume of a template that has but one.
+    fn default() -> Self {
+        Self("data".to_owned())
+    }
+}
+
+// === impl VariableName ===
+
+impl VariableName {
+    /// Longest name, in bytes.
+    pub const MAX_BYTES: usize = 128;
+
+    /// Names that nobody sets from outside: they change which code runs, or speak for the login.
+    const NEVER: [&str; 13] =
+        ["BASHOPTS", "BASH_ENV", "ENV", "HOME", "IFS", "LOGNAME", "PATH", "PROMPT_COMMAND", "PS4", "SHELL", "SHELLOPTS", "USER", "ZDOTDIR"];
+
+    /// The same for names that begin like this.
+    const NEVER_BEGINNING: [&str; 6] = ["BASH_FUNC_", "DOCKER_", "DYLD_", "INNKEEPER_", "LD_", "SSH_"];
+
+    /// Whether a text is such a name, whatever its length.
+    pub fn fits(name: &str) -> bool {
+        variable_form(name).is_none()
+    }
+}
+
 // === impl ConnectionId ===
 
 impl ConnectionId {
@@ -142,6 +228,9 @@ impl fmt::Display for ConnectionId {
 
 macro_rules! label_name {
     ($type:ident, $kind:literal) => {
+        label_name!($type, $kind, label_problem);
+    };
+    ($type:ident, $kind:literal, $problem:ident) => {
         impl $type {
             /// The name as text.
             pub fn as_str(&self) -> &str {
@@ -151,7 +240,7 @@ macro_rules! label_name {
         impl TryFrom<String> for $type {
             type Error = NameError;
             fn try_from(name: String) -> Result<Self, NameError> {
-                match label_problem(&name) {
+                match $problem(&name) {
                     None => Ok(Self(name)),
                     Some(problem) => Err(NameError { kind: $kind, name: name.chars().take(64).collect(), problem }),
                 }
@@ -178,6 +267,10 @@ macro_rules! label_name {
 label_name!(WorkspaceName, "workspace");
 label_name!(TemplateName, "template");
 label_name!(InstanceName, "instance");
+label_name!(TerminalName, "terminal");
+label_name!(ServiceName, "service");
+label_name!(VolumeName, "volume");
+label_name!(VariableName, "variable", variable_problem);
 
 fn label_problem(name: &str) -> Option<&'static str> {
     if name.is_empty() {
@@ -191,6 +284,22 @@ fn label_problem(name: &str) -> Option<&'static str> {
     }
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     (!name.bytes().all(allowed)).then_some("has a character other than a-z, 0-9 and -")
+}
+
+fn variable_problem(name: &str) -> Option<&'static str> {
+    if name.len() > VariableName::MAX_BYTES { Some("is longer than 128 bytes") } else { variable_form(name) }
+}
+
+fn variable_form(name: &str) -> Option<&'static str> {
+    let well_formed = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !name.starts_with(|c: char| c.is_ascii_digit());
+    if name.is_empty() {
+        return Some("is empty");
+    }
+    if !well_formed {
+        return Some("has a character other than A-Z, a-z, 0-9 and _, or a digit first");
+    }
+    let never = VariableName::NEVER.contains(&name) || VariableName::NEVER_BEGINNING.iter().any(|beginning| name.starts_with(beginning));
+    never.then_some("changes which code runs, or speaks for the login")
 }
 
 /// Text from a stranger, fit for a log line or a terminal: control characters and those that change the reading direction or are
@@ -231,6 +340,25 @@ mod tests {
         assert!(mapped("\0\n").starts_with("x--"));
         assert_ne!(mapped("Alice"), mapped("ALICE"));
         assert_ne!(mapped(&mapped("Alice")), mapped("Alice"), "nobody can be called what another is mapped to");
+    }
+
+    #[test]
+    fn a_terminal_is_named_after_the_last_plus_and_odd_accounts_stay_whole() {
+        let split = |typed| {
+            let (account, terminal) = TerminalName::split(typed);
+            (account, terminal.map(String::from))
+        };
+        assert_eq!(split("alice+work"), ("alice", Some("work".to_owned())));
+        assert_eq!(split("a+b+c"), ("a+b", Some("c".to_owned())));
+        assert_eq!(split("a@example.org+work"), ("a@example.org", Some("work".to_owned())));
+        assert_eq!(split("++x"), ("+", Some("x".to_owned())));
+        let longest = "x".repeat(32);
+        let (long, too_long) = (format!("alice+{longest}"), format!("alice+{longest}x"));
+        assert_eq!(split(&long), ("alice", Some(longest)));
+        for whole in ["alice", "a+b@example.org", "alice+", "+work", "+", "", "alice+Work", "alice+-x", "alice+a b", "alice+é", &too_long]
+        {
+            assert_eq!(split(whole), (whole, None));
+        }
     }
 
     #[test]

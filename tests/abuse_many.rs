@@ -22,11 +22,12 @@ fn settled(gateway: &Gateway) -> Holdings {
     holdings(gateway.pid())
 }
 
-/// What runs in a container, but for its first process and what that waits with.
+/// What runs in a container, but for its first process and the one launcher that waits for the next session.
 fn processes(gateway: &Gateway, account: &str) -> Vec<String> {
     let top = run(Command::new("docker").args(["top", &gateway.container(account), "-o", "pid,args"])).good();
-    let own = |line: &&str| !line.contains("sleep 86400") && !line.contains("/bin/sh -c");
-    top.lines().skip(1).filter(own).map(str::to_owned).collect()
+    let own = |line: &&str| !line.contains("/.innkeeper/innkeeper-init");
+    let (launchers, others): (Vec<_>, Vec<_>) = top.lines().skip(1).filter(own).partition(|line| line.ends_with(" innkeeper-launch"));
+    launchers.into_iter().skip(1).chain(others).map(str::to_owned).collect()
 }
 
 #[test]

@@ -238,7 +238,7 @@ fn names_that_are_none() {
     let mut top = listed(".");
     top.retain(|name| !name.starts_with("innkeeper.db"));
     top.sort();
-    assert_eq!(top, ["accounts.toml", "homes", "host_keys", "lock", "slots"]);
+    assert_eq!(top, ["accounts.toml", "admin.sock", "audit", "homes", "host_keys", "init", "lock", "recordings", "slots", "urls"]);
     let homes = listed("homes");
     assert!(homes.iter().all(|home| plain(home)), "{homes:?}");
     assert_eq!(homes.len(), names.len() - refused, "each has a home of her own: {homes:?}");

@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-const COMMANDS: [&[&str]; 11] = [
+const COMMANDS: [&[&str]; 38] = [
     &[],
     &["account"],
     &["serve"],
@@ -21,6 +21,33 @@ const COMMANDS: [&[&str]; 11] = [
     &["config", "docs"],
     &["config", "show"],
     &["healthcheck"],
+    &["workspace"],
+    &["workspace", "list"],
+    &["workspace", "services"],
+    &["workspace", "logs"],
+    &["workspace", "upgrade"],
+    &["workspace", "create"],
+    &["workspace", "start"],
+    &["workspace", "stop"],
+    &["workspace", "restart"],
+    &["session"],
+    &["session", "list"],
+    &["session", "watch"],
+    &["session", "end"],
+    &["pool"],
+    &["pool", "show"],
+    &["pool", "resize"],
+    &["pool", "pause"],
+    &["pool", "resume"],
+    &["pool", "drain"],
+    &["token"],
+    &["token", "create"],
+    &["token", "list"],
+    &["token", "revoke"],
+    &["template"],
+    &["template", "list"],
+    &["top"],
+    &["man"],
     &["clean"],
     &["completions"],
 ];
@@ -136,6 +163,19 @@ fn check_says_what_is_wrong_to_programs() {
 }
 
 #[test]
+fn check_looks_at_skeletons() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = |skeleton: &str| file(&directory, &format!("[template.default]\nskeleton = '{skeleton}'\n"));
+    let output = run(&["check", "--config", &config(directory.path().to_str().unwrap())]);
+    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+    assert!(stdout(&output).contains("template.default.skeleton"), "{}", stdout(&output));
+    for (wrong, status) in [("/nowhere/skeleton", 1), ("/dev/null", 1), ("/etc/hostname", 1), ("relative", 64)] {
+        let output = run(&["check", "--config", &config(wrong)]);
+        assert_eq!(output.status.code(), Some(status), "{wrong}: {}", stdout(&output));
+    }
+}
+
+#[test]
 fn check_online_tries_this_machine() {
     let directory = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -194,7 +234,7 @@ fn completions_are_scripts_that_their_shell_reads() {
     fs::write(&script, &run(&["completions", "bash"]).stdout).unwrap();
     let ask = "source \"$0\"; COMP_WORDS=(innkeeper c); COMP_CWORD=1; _innkeeper innkeeper c innkeeper; echo ${COMPREPLY[*]}";
     let output = Command::new("bash").args(["-c", ask]).arg(&script).output().unwrap();
-    assert_eq!(stdout(&output), "check config clean completions\n", "{}", stderr(&output));
+    assert_eq!(stdout(&output), "capacity check config clean completions\n", "{}", stderr(&output));
 }
 
 #[test]
@@ -214,7 +254,7 @@ async fn healthcheck_is_0_where_the_gateway_answers() {
     let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let pages = http::Pages::new(telemetry::Metrics::new().unwrap(), Vec::new());
-    let server = tokio::spawn(http::serve(listener, pages, tokio_util::sync::CancellationToken::new()));
+    let server = tokio::spawn(http::serve(listener, pages, None, None, tokio_util::sync::CancellationToken::new()));
     // A proxy in the environment is for other people's addresses.
     let mut command = innkeeper(&["healthcheck"]);
     command.env("INNKEEPER__HTTP__LISTEN", address.to_string()).env("http_proxy", "http://127.0.0.1:1");

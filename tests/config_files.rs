@@ -90,7 +90,9 @@ fn the_reference_page_is_current() {
 
 #[test]
 fn what_is_in_effect_reads_back_as_the_same() {
-    let setting = Setting::new("[idle]\ntimeout = '90m'\n[template.big]\nmemory = '1536MiB'\nenv = { A = 'b', PATH = '/x' }\n");
+    let setting = Setting::new(
+        "[idle]\ntimeout = '90m'\n[template.big]\nmemory = '1536MiB'\nenv = { A = 'b', PATH = '/x' }\n[template.big.permit]\nsftp = false\n",
+    );
     let first = setting.load().settings;
     let again = Setting::new(&config::effective(&first)).load().settings;
     assert_eq!(Settings::diff(&first, &again), <[&str; 0]>::default());
@@ -223,9 +225,79 @@ fn secrets_do_not_show_wherever_they_come_from() {
     assert_eq!(setting.complaints(&variable), <[&str; 0]>::default(), "the file's secret is not the one in use");
 }
 
+#[test]
+fn services_are_checked_with_their_places() {
+    let service = |rest: &str| format!("[[template.web.service]]\nname = 'web'\n{rest}");
+    let settings =
+        Setting::new(&service("command = ['serve', '-v']\nrestart = 'never'\n[template.web.service.ready]\nport = 80\nevery = '2s'"));
+    let settings = settings.load().settings;
+    let web = &settings.template.values().last().unwrap().service[0];
+    assert_eq!((web.command.as_slice(), web.ready.as_ref().unwrap().port), (&["serve".to_owned(), "-v".to_owned()][..], Some(80)));
+    assert_eq!(Setting::new(&config::effective(&settings)).load().settings.template, settings.template, "reads back as the same");
+
+    let key = "template.web.service.0";
+    check(&service(""), &[&format!("config.toml:1:1: {key}.command: must be set, or `image = true` for the image's own program")]);
+    check(
+        &service("image = true\ncommand = ['x']"),
+        &[&format!("config.toml:3:1: {key}.image: and `command` are both set; take one of the two out")],
+    );
+    check(
+        &service("comand = ['x']\nimage = true"),
+        &[&format!("config.toml:3:1: {key}.comand: unknown key `comand`, did you mean `command`?")],
+    );
+    check(
+        &service("image = true\ndirectory = 'srv'"),
+        &[&format!("config.toml:4:1: {key}.directory: must be an absolute path, for example \"/srv/app\"")],
+    );
+    check(
+        &service("image = true\n[template.web.service.ready]\nevery = '1500ms'\nimage = true\nport = 0\nretries = 0"),
+        &[
+            &format!("config.toml:4:23: {key}.ready: must have exactly one of `port`, `command` and `image = true`"),
+            &format!("config.toml:5:1: {key}.ready.every: must be whole seconds, at least 1s and not longer than ten years"),
+            &format!("config.toml:7:1: {key}.ready.port: must be from 1 to 65535"),
+            &format!("config.toml:8:1: {key}.ready.retries: must be at least 1"),
+        ],
+    );
+    check(
+        &format!("{}\n{}", service("image = true"), service("image = true\nrestart = 'maybe'\nready = 3")),
+        &[
+            "config.toml:5:1: template.web.service.1.name: there is another service called web",
+            "config.toml:6:1: template.web.service.1.image: is set in another service; the image has but one program",
+            "config.toml:7:1: template.web.service.1.restart: unknown variant `maybe`, expected one of `always`, `on-failure`, `never`",
+            "config.toml:8:1: template.web.service.1.ready: is a section, not a value; write its keys below [template.web.service.ready]",
+        ],
+    );
+    check(
+        "[template.web]\nservice = 3",
+        &[
+            "config.toml:2:1: template.web.service: is a list of sections; write the keys of each below a [[template.web.service]] of its own",
+        ],
+    );
+    let long = Setting::new(&service(&format!("command = ['serve', '{}']", "x".repeat(65_536)))).complaints(&[]);
+    assert!(
+        long[0].starts_with("config.toml:1:16: template.web.service: is 65") && long[0].ends_with("must not be above 65536"),
+        "{long:?}"
+    );
+}
+
+#[test]
+fn a_list_of_services_is_one_variable() {
+    let setting = Setting::new("");
+    let list = [("INNKEEPER__TEMPLATE__WEB__SERVICE", "[{ image = true, ready = { port = 80 } }]")];
+    let settings = setting.sources(&list).load().unwrap().settings;
+    assert_eq!(settings.template.values().last().unwrap().service[0].ready.as_ref().unwrap().port, Some(80));
+    assert_eq!(
+        setting.complaints(&[("INNKEEPER__TEMPLATE__WEB__SERVICE__0__IMAGE", "true")]),
+        ["INNKEEPER__TEMPLATE__WEB__SERVICE__0__IMAGE: unknown key `0`: `template.web.service` is a list, and set as a whole"]
+    );
+    let wrong = setting.complaints(&[("INNKEEPER__TEMPLATE__WEB__SERVICE", "[{ imag = true }]")]);
+    assert_eq!(wrong.len(), 2, "{wrong:?}");
+    assert!(wrong[0].starts_with("INNKEEPER__TEMPLATE__WEB__SERVICE: template.web.service.0.imag: unknown key `imag`"), "{wrong:?}");
+}
+
 proptest! {
     #[test]
-    fn no_file_and_no_variable_panics(text in "([a-z]{1,5}|idle|timeout|template|auth|[\\[\\]={}.\"'\n 0-9])*", value in "\\PC*") {
+    fn no_file_and_no_variable_panics(text in "([a-z]{1,5}|idle|timeout|template|service|ready|auth|[\\[\\]={}.\"'\n 0-9])*", value in "\\PC*") {
         let setting = Setting::new(&text);
         setting.complaints(&[("INNKEEPER__IDLE", &value), ("INNKEEPER__TEMPLATE__X__CPUS", &value)]);
     }

@@ -58,6 +58,7 @@ fn a_container_that_has_run_for_long_enough_is_stopped_under_its_sessions() {
     let gateway = Gateway::start("[idle]\nmax_lifetime = \"3s\"\n");
     let held = gateway.hold("alice", "echo up; sleep 300");
     let mut terminal = gateway.terminal("alice", "");
+    terminal.expect("your container will be stopped in ");
     terminal.expect("your container is being stopped (it has run for as long as it may)");
     let done = held.end();
     assert!(done.status.is_some_and(|status| status != 0) && done.stderr.contains("your container ended"), "{done:?}");

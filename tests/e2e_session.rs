@@ -63,8 +63,8 @@ fn a_hundred_megabytes_arrive_whole_both_ways() {
     for (name, bytes, options) in [
         ("plenty", &plenty, &[][..]),
         ("some", &some, &["-C"]),
-        // Keys are changed sixteen times each way.
-        ("some", &some, &["-v", "-o", "RekeyLimit=1M"]),
+        // Keys are changed a hundred times each way.
+        ("plenty", &plenty, &["-v", "-o", "RekeyLimit=1M"]),
     ] {
         let file = gateway.home("alice").join(name);
         std::fs::write(&file, bytes).unwrap();
@@ -111,7 +111,8 @@ fn a_command_that_nobody_hears_any_more_ends() {
         std::fs::remove_file(&told).unwrap();
     }
     // What was made to stay stays.
-    let client = gateway.hold("alice", "nohup sleep 301 >/dev/null 2>&1 & echo up; cat");
+    let stays = "nohup sh -c 'touch stays; exec sleep 301' >/dev/null 2>&1 &";
+    let client = gateway.hold("alice", &format!("{stays} until [ -e stays ]; do sleep 0.1; done; echo up; cat"));
     signal(client.pid(), "KILL");
     gateway.wait_metric("innkeeper_sessions_open", |open| open == 0.0);
     gateway.exec("alice", "pgrep -xf 'sleep 301'").good();

@@ -102,7 +102,7 @@ async fn a_mount_made_later_appears_in_a_running_container() {
     let slot = slots.0.join("slot");
     std::fs::create_dir(&slot).unwrap();
     let mounts = vec![Mount { source: slot.clone(), target: "/home/user".to_owned(), read_only: false, propagation: Propagation::Slave }];
-    let container = TestContainer::start_with("slot", "busybox", |spec| spec.mounts = mounts).await;
+    let container = TestContainer::start_with(container::Way::Exec, "slot", "busybox", |spec| spec.mounts = mounts).await;
     assert_eq!(container.text("ls -A ~").await, "");
     let said = container.run("touch ~/lost", b"").await;
     assert_eq!(said.exit, innkeeper::attach::Exit::Status(1), "a slot without its home takes nothing");

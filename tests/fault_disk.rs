@@ -79,7 +79,7 @@ fn a_full_state_directory_stops_no_login() {
         "\n[home]\nroot = \"{}\"\n[pool]\nsize = 1\n[idle]\ntimeout = \"1s\"\nkeep_busy = false\n",
         elsewhere.display()
     ));
-    let disk = SmallDisk::at(&gateway.state(), "1m");
+    let disk = SmallDisk::at(&gateway.state(), "4m");
     gateway.up();
     wait_for("the pool", || gateway.pool() == 1);
     let ballast = disk.fill();
@@ -132,7 +132,8 @@ fn a_first_start_on_a_full_disk_names_the_path_and_leaves_nothing_broken() {
     fs::remove_dir_all(&state).unwrap();
     fs::create_dir(&state).unwrap();
     // Less room each time: it fails at another step.
-    for pages in [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24] {
+    // The larger ones have room for what containers need.
+    for pages in [1, 2, 3, 8, 480, 484, 488, 492, 496, 500, 508, 600] {
         let disk = SmallDisk::at(&state, &format!("{}k", pages * 4));
         let mut child = gateway.innkeeper().arg("serve").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
@@ -196,4 +197,43 @@ fn a_log_that_cannot_be_written_is_no_reason_to_stop() {
 
 fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn a_full_disk_takes_what_an_administrator_sets_and_keeps_out_only_who_has_no_home() {
+    let mut gateway = Gateway::start("");
+    gateway.exec("alice", "echo hers > file").good();
+    gateway.stop();
+    run(gateway.innkeeper().arg("clean")).good();
+    let reserve = gateway.state().join("reserve");
+    assert!(!reserve.exists());
+    let disk = SmallDisk::at(&gateway.state(), "256m");
+    gateway.configure("\n[limits]\ndisk_floor = \"100MiB\"\nreserve = \"64MiB\"\n");
+    gateway.up();
+    let size = || fs::metadata(&reserve).map_or(0, |data| data.len());
+    assert_eq!(size(), 64 << 20);
+    gateway.wait_metric("innkeeper_disk_free_bytes{which=\"state\"}", |free| free > f64::from(100 << 20));
+    assert_eq!(gateway.metric("innkeeper_disk_low"), Some(0.0));
+    let filled = disk.fill();
+    gateway.wait_metric("innkeeper_disk_low", |low| low == 1.0);
+    let refused = gateway.exec("bob", "pwd");
+    assert!(refused.status == Some(75) && refused.stderr.contains("no room for a new home right now"), "{refused:?}");
+    assert!(!gateway.home("bob").exists());
+    assert_eq!(gateway.exec("alice", "cat file").good(), "hers\n");
+
+    // Until the log of the database has used up what it had, nothing need be given up.
+    let value = "x".repeat(8000);
+    for round in 0..8 {
+        run(gateway.innkeeper().args(["workspace", "env", "alice", "set", &format!("ROUND={round}"), &format!("V{round}={value}")])).good();
+        if round < 5 {
+            run(gateway.innkeeper().args(["workspace", "env", "alice", "unset", &format!("V{round}")])).good();
+        }
+    }
+    assert_eq!(gateway.exec("alice", "echo $ROUND").good(), "7\n");
+    assert_eq!(size(), 0, "given up");
+    assert!(gateway.log().contains("reserved space is given up"), "{}", gateway.log());
+    fs::remove_file(filled).unwrap();
+    wait_for("it to be reserved again", || size() == 64 << 20);
+    gateway.wait_metric("innkeeper_disk_low", |low| low == 0.0);
+    assert_eq!(gateway.exec("bob", "pwd").good(), "/home/user\n");
 }

@@ -27,7 +27,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(http::serve(listener, pages, shutdown.clone()));
+        let task = tokio::spawn(http::serve(listener, pages, None, None, shutdown.clone()));
         Self { address, shutdown, task }
     }
 
@@ -80,7 +80,7 @@ async fn alive_is_said_with_headers_that_keep_browsers_out() {
 async fn what_is_not_there_and_what_may_not_be_done_is_said() {
     let server = Server::plain().await;
     let (status, text) = server.get("/../etc/passwd").await;
-    assert_eq!((status, text.as_str()), (404, "there are /healthz, /readyz and /metrics\n"));
+    assert_eq!((status, text.as_str()), (404, "there are /healthz, /readyz, /metrics, /api/v1 and /dashboard/\n"));
     let answer = server.ask(Method::POST, "/healthz").await;
     assert_eq!(answer.status(), 405);
     assert_eq!(answer.headers()["allow"], "GET,HEAD");

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use common::{Client, Gateway, until, within};
+use innkeeper::auth::Permit;
 use innkeeper::units::Span;
 use russh::{ChannelMsg, ChannelOpenFailure, Error};
 use rustix::process::Resource;
@@ -189,9 +190,10 @@ async fn floods_of_requests_are_refused_and_the_session_works() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_served_is_refused_and_not_passed_over() {
+async fn what_is_not_permitted_is_refused_and_not_passed_over() {
     within(30, async {
         let gateway = Gateway::start().await;
+        *gateway.keeper.permit.lock() = Permit { forwarding: false, agent_forwarding: false, ..Permit::default() };
         let client = gateway.log_in().await;
         let refused = client.channel_open_direct_tcpip("127.0.0.1", 22, "127.0.0.1", 1).await;
         assert!(matches!(refused, Err(Error::ChannelOpenFailure(ChannelOpenFailure::AdministrativelyProhibited))), "{refused:?}");

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use common::{ACCOUNT, Gateway, PASSWORD, make_key, public_key, text, within};
+use innkeeper::ssh::SessionConfig;
 use innkeeper::units::Span;
 use russh::client;
 use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, load_secret_key};
@@ -269,11 +270,11 @@ async fn a_reload_counts_for_new_connections() {
     within(30, async {
         let gateway = Gateway::start().await;
         let change = innkeeper::ssh::Config { max_auth_tries: 1, ..Default::default() };
-        gateway.server.reload(change).unwrap();
+        gateway.server.reload(change, SessionConfig::default()).unwrap();
         let output = gateway.ssh_with_password("wrong").arg(gateway.host()).arg("true").output().await.unwrap();
         assert_eq!(gateway.auth.count("password"), 1, "{}", text(&output.stderr));
         let broken = innkeeper::ssh::Config { max_startups: "lots".into(), ..Default::default() };
-        let why = gateway.server.reload(broken).unwrap_err().to_string();
+        let why = gateway.server.reload(broken, SessionConfig::default()).unwrap_err().to_string();
         assert!(why.contains("ssh.max_startups") && why.contains("100:30:500"), "{why}");
     })
     .await;

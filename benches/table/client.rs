@@ -1,11 +1,14 @@
 //! A person's end of a login: the whole process, from its start to what she sees.
 
 use std::io::Read;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::place::Place;
 use crate::wait::go_on;
 
 /// How long a client ran.
@@ -39,4 +42,50 @@ fn timed(command: &mut Command) -> Result<(Option<Duration>, Duration, Vec<u8>)>
     let whole = began.elapsed();
     ensure!(ended.status.success(), "{command:?}: {}, {}", ended.status, String::from_utf8_lossy(&ended.stderr));
     Ok((first_byte, whole, said))
+}
+
+/// A connection that is logged in, for more clients (ControlMaster). It is closed when this is dropped.
+pub struct Master<'a> {
+    place: &'a Place,
+    port: u16,
+    account: String,
+    control: PathBuf,
+}
+
+impl<'a> Master<'a> {
+    /// Opens one, with these options of OpenSSH's.
+    pub fn open(place: &'a Place, port: u16, account: &str, options: &[&str]) -> Result<Self> {
+        go_on()?;
+        // A name for each, however many lead to one server.
+        static OPENED: AtomicUsize = AtomicUsize::new(0);
+        let control = place.path(&format!("c{}", OPENED.fetch_add(1, Ordering::Relaxed)));
+        let master = Self { place, port, account: account.to_owned(), control };
+        // It would hold on to a pipe that it inherits.
+        let mut command = master.ssh();
+        command.args(options).args(["-o", "ControlMaster=yes", "-fN"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        ensure!(command.status()?.success(), "no master connection: {command:?}");
+        Ok(master)
+    }
+
+    /// A client that goes over it.
+    pub fn ssh(&self) -> Command {
+        let mut command = self.place.ssh(self.port, &self.account);
+        command.arg("-o").arg(format!("ControlPath={}", self.control.display()));
+        command
+    }
+
+    /// Asks it for something, as with `-O`.
+    pub fn ask(&self, what: &[&str]) -> Result<()> {
+        let mut command = self.ssh();
+        let asked = command.args(what).stdin(Stdio::null()).output()?;
+        ensure!(asked.status.success(), "{command:?}: {}", String::from_utf8_lossy(&asked.stderr));
+        Ok(())
+    }
+}
+
+impl Drop for Master<'_> {
+    fn drop(&mut self) {
+        // Where it is gone already there is nothing to close.
+        self.ask(&["-O", "exit"]).ok();
+    }
 }

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::docker;
 use crate::place::Place;
@@ -18,7 +18,10 @@ pub struct Gateway {
     pub instance: String,
     /// Where it serves SSH.
     pub port: u16,
-    http_port: u16,
+    /// Where its API is.
+    pub http_port: u16,
+    /// Where workspaces are reached by URL, if they are.
+    pub urls_port: u16,
     state: PathBuf,
     config: PathBuf,
     log: PathBuf,
@@ -28,19 +31,23 @@ pub struct Gateway {
 
 /// What differs between gateways.
 #[derive(Clone, Copy, Default)]
-pub struct Setup {
+pub struct Setup<'a> {
     /// Distinguishes the gateways of a run.
-    pub name: &'static str,
+    pub name: &'a str,
     /// Containers kept ready.
     pub pool: usize,
     /// Lines added to the template.
-    pub template: &'static str,
+    pub template: &'a str,
+    /// Lines of the section on homes.
+    pub home: &'a str,
+    /// Whole sections.
+    pub sections: &'a str,
 }
 
 impl Gateway {
     /// Starts one that these accounts may use with the place's key, and waits until its pool is full.
-    pub fn start(place: &Place, setup: Setup, accounts: &[String]) -> Result<Self> {
-        let Setup { name, pool, template } = setup;
+    pub fn start(place: &Place, setup: Setup<'_>, accounts: &[String]) -> Result<Self> {
+        let Setup { name, pool, template, home, sections } = setup;
         let instance = format!("bench-{:08x}-{name}", rand::random::<u32>());
         let dir = place.path(name);
         fs::create_dir(&dir)?;
@@ -56,12 +63,12 @@ impl Gateway {
              [http]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n\
              [auth]\nmethods = [\"accounts\"]\n[auth.accounts]\nfile = \"{people}\"\n\
              [limits]\ncontainers = 1000\nsessions_per_account = 1000\n[idle]\ntimeout = \"0s\"\n\
-             [pool]\nsize = {pool}\n[template.default]\nimage = \"{IMAGE}\"\n{template}",
+             [pool]\nsize = {pool}\n[home]\n{home}\n{sections}\n[template.default]\nimage = \"{IMAGE}\"\n{template}",
             state = state.display(),
             people = people.display(),
         );
         fs::write(&config, text)?;
-        let mut gateway = Self { instance, port: 0, http_port: 0, state, config, log, pool, child: None };
+        let mut gateway = Self { instance, port: 0, http_port: 0, urls_port: 0, state, config, log, pool, child: None };
         gateway.up()?;
         gateway.until_pool_is_full()?;
         Ok(gateway)
@@ -85,6 +92,7 @@ impl Gateway {
                 line.split_once("127.0.0.1:")?.1.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
             };
             (self.port, self.http_port) = (port("ssh listening").unwrap_or(0), port("http listening").unwrap_or(0));
+            self.urls_port = port("workspaces listening").unwrap_or(0);
             Ok(self.port != 0 && self.http_port != 0 && log.contains("found again"))
         })
     }
@@ -125,6 +133,13 @@ impl Gateway {
         Ok(text.lines().find_map(|line| line.strip_prefix(&name)).map_or(Ok(0.0), str::parse)?)
     }
 
+    /// A command of its administrator's.
+    pub fn innkeeper(&self, arguments: &[&str]) -> Result<String> {
+        let output = Command::new(PROGRAM).arg("--config").arg(&self.config).args(arguments).stdin(Stdio::null()).output()?;
+        ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    }
+
     /// What it said that was not good, for whoever has to find out.
     pub fn complaints(&self) -> String {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
@@ -163,4 +178,4 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_innkeeper");
 const CLEANINGS: u32 = 3;
 
 /// The image that users live in.
-const IMAGE: &str = "innkeeper/user:latest";
+pub const IMAGE: &str = "innkeeper/user:latest";

@@ -14,10 +14,13 @@ use crate::samples::Samples;
 use crate::{client, docker, wait};
 
 /// How long after a container has gone or stopped the gateway may take to have heard of it.
-const HEARD: std::time::Duration = std::time::Duration::from_millis(300);
+pub const HEARD: std::time::Duration = std::time::Duration::from_millis(300);
+
+/// How long a login to a running container may take, as a part of what sshd takes.
+const RUNNING: f64 = 0.30;
 
 /// How much longer a returning user may wait than one whose container runs, in milliseconds.
-const CLAIM: f64 = 30.0;
+pub const CLAIM: f64 = 10.0;
 
 /// Everything that is timed in one round.
 #[derive(Default)]
@@ -32,7 +35,7 @@ struct Times {
     docker_create: Samples,
 }
 
-/// Rows 1 to 4 of the table.
+/// Its rows of the table.
 pub fn measure(run: &Run) -> Result<Vec<Row>> {
     let rounds = run.repetitions(25, 5);
     let place = &run.place;
@@ -96,12 +99,9 @@ pub fn measure(run: &Run) -> Result<Vec<Row>> {
 
 fn rows(times: &Times) -> Vec<Row> {
     let (sshd, running) = (times.sshd.median(), times.running.median());
-    let spread = |ours: &Samples, theirs: &Samples| format!("{}; beside: half in {}", ours.spread(), theirs.half());
-    let row = |what: &str, ours: &Samples, theirs: &Samples| {
-        Row::new(what, ours.median(), "ms").beside(theirs.median()).note(spread(ours, theirs))
-    };
+    let row = |what: &str, ours: &Samples, theirs: &Samples| Row::of(what, ours, theirs, "ms");
     vec![
-        row("`ssh h true`, container running; beside: sshd", &times.running, &times.sshd).at_most(0.6 * sshd),
+        row("`ssh h true`, container running; beside: sshd", &times.running, &times.sshd).at_most(RUNNING * sshd),
         row("returning user, container from the pool, with her home; beside: sshd", &times.claimed, &times.sshd).at_most(running + CLAIM),
         row("container stopped: first byte; beside: `docker start`", &times.started, &times.docker_start)
             .at_most(1.2 * times.docker_start.median() + running),

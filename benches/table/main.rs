@@ -6,11 +6,21 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints a table")]
 #![allow(missing_docs, unreachable_pub, reason = "a program, not a library")]
 
+mod api;
+mod archives;
+mod backups;
 mod bulk;
 mod client;
+mod cpu;
+mod crowd;
 mod docker;
+mod echo;
+mod filesystem;
+mod forward;
 mod gateway;
+mod homes;
 mod logins;
+mod opening;
 mod place;
 mod process;
 mod report;
@@ -19,12 +29,16 @@ mod sshd;
 mod stalled;
 mod storm;
 mod terminals;
+mod trail;
+mod trees;
+mod urls;
 mod wait;
 
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::place::Place;
 use crate::report::Row;
@@ -40,7 +54,7 @@ struct Arguments {
     /// Fewer repetitions and sessions, and one minute instead of ten for the client that does not read
     #[arg(long)]
     quick: bool,
-    /// Only the measurements whose name has this in it: logins, storm, terminals, stalled, bulk
+    /// Only the measurements whose name has this in it: logins, opening, storm, terminals, echo, stalled, bulk, forward, cpu, homes, homes-logins, homes-archives, homes-backups, lists, provision, urls, audit
     #[arg(long, value_name = "PATTERN", default_value = "")]
     only: String,
     /// What cargo says to every benchmark
@@ -70,12 +84,24 @@ impl Run {
 
 type Measurement = fn(&Run) -> Result<Vec<Row>>;
 
-const MEASUREMENTS: [(&str, Measurement); 5] = [
+const MEASUREMENTS: [(&str, Measurement); 17] = [
     ("logins", logins::measure),
+    ("opening", opening::measure),
     ("storm", storm::measure),
     ("terminals", terminals::measure),
+    ("echo", echo::measure),
     ("stalled", stalled::measure),
     ("bulk", bulk::measure),
+    ("forward", forward::measure),
+    ("cpu", cpu::measure),
+    ("homes", homes::measure),
+    ("homes-logins", homes::logins),
+    ("homes-archives", archives::measure),
+    ("homes-backups", backups::measure),
+    ("lists", api::lists),
+    ("provision", api::provision),
+    ("urls", urls::measure),
+    ("audit", trail::measure),
 ];
 
 fn main() -> ExitCode {
@@ -92,9 +118,13 @@ fn main() -> ExitCode {
 /// Says whether everything held that was promised.
 fn measure(arguments: &Arguments) -> Result<bool> {
     let chosen: Vec<_> = MEASUREMENTS.into_iter().filter(|(name, _)| name.contains(&arguments.only)).collect();
-    ensure!(!chosen.is_empty(), "nothing is called {:?}; there are logins, storm, terminals, stalled and bulk", arguments.only);
+    let names = MEASUREMENTS.map(|(name, _)| name).join(", ");
+    ensure!(!chosen.is_empty(), "nothing is called {:?}; there are {names}", arguments.only);
     ensure!(rustix::process::geteuid().is_root(), "homes are mounted and sshd lets root in: run it as root");
     wait::heed_signals()?;
+    // A thousand clients are in this process, and many systems give a program no more than 1,024 descriptors unless it asks.
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
     let machine = machine()?;
     eprintln!("{machine}");
     let place = Place::new()?;

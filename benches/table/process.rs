@@ -1,4 +1,4 @@
-//! What processes hold of the machine's memory, as the kernel counts it.
+//! What processes hold of the machine's memory and have taken of its time, as the kernel counts it.
 
 use std::fs;
 
@@ -22,6 +22,29 @@ pub fn family(pid: u32, name: &str) -> Result<f64> {
         left.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
     }
     Ok(sum)
+}
+
+/// How many of the kernel's ticks a second has where it tells programs of them: the same on every architecture of today.
+const TICKS: f64 = 100.0;
+
+/// The processor time that a process has taken, in its own code and in the kernel on its behalf, in seconds. Its children's is not in it.
+pub fn cpu_seconds(pid: u32) -> Result<f64> {
+    let (user, system): (f64, f64) = (stat(pid, 14)?.parse()?, stat(pid, 15)?.parse()?);
+    Ok((user + system) / TICKS)
+}
+
+/// The process that a process is a child of.
+pub fn parent(pid: u32) -> Result<u32> {
+    Ok(stat(pid, 4)?.parse()?)
+}
+
+/// A field of /proc/…/stat by its number in proc(5), 3 or above.
+fn stat(pid: u32, number: usize) -> Result<String> {
+    let path = format!("/proc/{pid}/stat");
+    let text = fs::read_to_string(&path).with_context(|| path.clone())?;
+    // A program may have spaces and brackets in its name, the second field.
+    let (_, rest) = text.rsplit_once(") ").with_context(|| path.clone())?;
+    Ok(rest.split(' ').nth(number - 3).with_context(|| format!("field {number} in {path}"))?.to_owned())
 }
 
 /// The first process of this name.

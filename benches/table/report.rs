@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use crate::samples::Samples;
+
 /// One line of the table.
 #[derive(Debug, Serialize)]
 pub struct Row {
@@ -19,6 +21,9 @@ pub struct Row {
     pub ratio: Option<f64>,
     /// The largest `value` that is good enough (the smallest, for a throughput). Nothing where none was promised.
     pub to_reach: Option<f64>,
+    /// Whether less than `to_reach` is too little, as of a throughput, and not more of it too much.
+    #[serde(skip)]
+    pub more_is_better: bool,
     /// Whether it was reached.
     pub holds: Option<bool>,
     /// How often and how widely, for the table's reader.
@@ -29,7 +34,13 @@ pub struct Row {
 impl Row {
     /// A figure without anything beside it.
     pub fn new(what: impl Into<String>, value: f64, unit: &'static str) -> Self {
-        Self { what: what.into(), value, unit, beside: None, ratio: None, to_reach: None, holds: None, note: String::new() }
+        let what = what.into();
+        Self { what, value, unit, beside: None, ratio: None, to_reach: None, more_is_better: false, holds: None, note: String::new() }
+    }
+
+    /// Medians of what was measured in turns.
+    pub fn of(what: impl Into<String>, ours: &Samples, theirs: &Samples, unit: &'static str) -> Self {
+        Self::new(what, ours.median(), unit).beside(theirs.median()).note(ours.spread_beside(theirs))
     }
 
     /// With what it is held against.
@@ -43,6 +54,14 @@ impl Row {
     pub fn at_most(mut self, bound: f64) -> Self {
         self.to_reach = Some(bound);
         self.holds = Some(self.value <= bound);
+        self
+    }
+
+    /// With the least it may be.
+    pub fn at_least(mut self, bound: f64) -> Self {
+        self.to_reach = Some(bound);
+        self.more_is_better = true;
+        self.holds = Some(self.value >= bound);
         self
     }
 
@@ -63,7 +82,8 @@ pub fn table(rows: &[Row]) -> String {
             figure(Some(row.value)),
             figure(row.beside),
             row.ratio.map_or("–".to_owned(), |ratio| format!("{ratio:.2}")),
-            row.to_reach.map_or("–".to_owned(), |bound| format!("≤ {} {}", round(bound), row.unit)),
+            row.to_reach
+                .map_or("–".to_owned(), |bound| format!("{} {} {}", if row.more_is_better { "≥" } else { "≤" }, round(bound), row.unit)),
             row.holds.map_or("–", |holds| if holds { "yes" } else { "NO" }).to_owned(),
             row.note.clone(),
         ]
@@ -86,7 +106,7 @@ pub fn table(rows: &[Row]) -> String {
 }
 
 /// Three digits that mean something.
-fn round(value: f64) -> String {
+pub fn round(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),

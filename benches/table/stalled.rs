@@ -17,7 +17,7 @@ const FLAT: f64 = 4096.0;
 /// How often it is looked.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// Row 7 of the table.
+/// Its row of the table.
 pub fn measure(run: &Run) -> Result<Vec<Row>> {
     let minutes: u32 = if run.quick { 1 } else { 10 };
     let whole = Duration::from_secs(60) * minutes;

@@ -20,7 +20,7 @@ const POOL: usize = 5;
 /// The longest that anybody may wait, in milliseconds.
 const BOUND: f64 = 5000.0;
 
-/// Row 5 of the table.
+/// Its row of the table.
 pub fn measure(run: &Run) -> Result<Vec<Row>> {
     let rounds = run.repetitions(3, 1);
     let accounts: Vec<String> = (0..rounds * PEOPLE).map(|number| format!("new{number}")).collect();

@@ -1,19 +1,31 @@
 //! Opening a process in a container: the [`Attach`] trait.
 //!
-//! The first way is the engine's exec, a stream of bytes through the engine; another can be put beside it without its callers noticing.
+//! The first way is through the container's init, which hands out file descriptors; the second is the engine's exec, a stream of bytes through
+//! the engine, for containers that have no init. Callers do not notice which.
 //! This room knows containers and processes, nothing of SSH or of whose workspace it is.
 
 pub mod exec;
+pub mod init;
+mod ways;
 
 use std::io;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use tokio::io::AsyncWrite;
+pub use innkeeper_init::protocol::{
+    Address, Check, Endpoint, Exit as ServiceExit, Failure, Ready, Restart, Service, ServiceState, Terminal, Variable,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::{ContainerId, EngineError};
+use crate::home::SlotId;
+use crate::name::TerminalName;
+pub use ways::Ways;
 
 /// A process to open.
 #[derive(Clone)]
@@ -26,6 +38,10 @@ pub struct ProcessSpec {
     pub env: Vec<(String, String)>,
     /// What a person reads before her shell's first prompt, unless there is a `.hushlogin` in her home. Only for a login shell at a terminal.
     pub greeting: Option<String>,
+    /// The name of its terminal, which outlives those who watch it. If there is one of this name, that is shown instead.
+    pub terminal: Option<TerminalName>,
+    /// For how long a terminal without a name goes on when nobody watches it any more, unless it is hung up.
+    pub keep_lost: Duration,
 }
 
 /// What a process runs.
@@ -77,7 +93,8 @@ pub struct Chunk {
     pub data: Bytes,
 }
 
-/// An open process. Dropping its parts does not end it: [`Control::hang_up`] does.
+/// An open process. Dropping its parts does not end it: [`Control::hang_up`] does. A terminal that nobody watches goes on, by itself, for as
+/// long as it was opened for; another process finds that nobody reads what it says.
 pub struct Process {
     /// Its input. `shutdown` half-closes.
     pub input: Pin<Box<dyn AsyncWrite + Send>>,
@@ -99,8 +116,18 @@ pub trait Control: Send + Sync + 'static {
     /// How it ended. To be asked once its output has ended.
     async fn exit(&self) -> Result<Exit, AttachError>;
 
+    /// Returns when the container's first process is gone, and everything in the container with it; never where that cannot be known.
+    async fn orphaned(&self) {
+        std::future::pending().await
+    }
+
     /// Its client is gone: tells it as a terminal that is hung up would.
     async fn hang_up(&self) -> Result<(), AttachError>;
+
+    /// Whether its terminal goes on, and can be found again, when its parts are dropped. One that cannot must be hung up instead.
+    fn outlives(&self) -> bool {
+        true
+    }
 }
 
 /// How a process ended.
@@ -112,6 +139,13 @@ pub enum Exit {
     Signal(&'static str),
 }
 
+impl ProcessSpec {
+    /// This program with pipes, and nothing else said.
+    pub fn new(program: Program) -> Self {
+        Self { program, pty: None, env: Vec::new(), greeting: None, terminal: None, keep_lost: Duration::ZERO }
+    }
+}
+
 /// Why a process could not be opened or asked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AttachError {
@@ -121,6 +155,55 @@ pub enum AttachError {
     /// Not possible with this way to attach.
     #[error("not supported: {0}")]
     Unsupported(&'static str),
+    /// It was tried inside the container.
+    #[error("{text}")]
+    Failed {
+        /// Why not.
+        why: Failure,
+        /// The same in words. Untrusted text.
+        text: String,
+    },
+    /// The container's init is not there, or does not do as it should.
+    #[error("init: {0}")]
+    Init(String),
+}
+
+/// Bytes both ways, each of which can end by itself.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// A place in a container where somebody listens for us. Dropping it is listening no more.
+pub struct Listening {
+    /// Where it is: the port that was chosen, the path that was made.
+    pub on: Address,
+    /// Who connects; it ends when nobody can any more.
+    pub connections: mpsc::Receiver<Incoming>,
+}
+
+/// Somebody in a container wants to know how her workspace stands.
+pub struct Question {
+    /// Which container.
+    pub container: ContainerId,
+    /// To be answered soon, or dropped.
+    pub answer: oneshot::Sender<Standing>,
+}
+
+/// How a workspace stands, for people in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Lines that she reads.
+    pub text: String,
+    /// For how long at a time something in it may ask for it to be kept running.
+    pub longest_lease: Duration,
+}
+
+/// A connection that somebody in a container has made.
+pub struct Incoming {
+    /// It.
+    pub stream: Box<dyn Duplex>,
+    /// From where; a Unix socket's peer has no address.
+    pub from: Option<Address>,
 }
 
 /// A way to open processes in containers.
@@ -128,4 +211,84 @@ pub enum AttachError {
 pub trait Attach: Send + Sync + 'static {
     /// Opens a process in a running container.
     async fn open(&self, container: &ContainerId, spec: &ProcessSpec) -> Result<Process, AttachError>;
+
+    /// Connects to something in a running container: its own loopback, its own files.
+    async fn connect(&self, container: &ContainerId, to: &Address) -> Result<Box<dyn Duplex>, AttachError> {
+        let _ = (container, to);
+        Err(AttachError::Unsupported("a connection into a container without init"))
+    }
+
+    /// Listens in a running container.
+    async fn listen(&self, container: &ContainerId, on: &Endpoint) -> Result<Listening, AttachError> {
+        let _ = (container, on);
+        Err(AttachError::Unsupported("listening in a container without init"))
+    }
+
+    /// The terminals that are open in a running container.
+    async fn terminals(&self, container: &ContainerId) -> Result<Vec<Terminal>, AttachError> {
+        let _ = container;
+        Ok(Vec::new())
+    }
+
+    /// Has a running container run these services, and no others: those of the same name and content go on as they are.
+    async fn serve(&self, container: &ContainerId, services: Vec<Service>) -> Result<(), AttachError> {
+        let _ = (container, services);
+        Err(AttachError::Unsupported("services in a container without init"))
+    }
+
+    /// What a container's services have said, one's or all's; with `follow`, what they go on to say as well. Dropping it is enough of it.
+    async fn logs(&self, container: &ContainerId, service: Option<&str>, follow: bool) -> Result<Box<dyn Duplex>, AttachError> {
+        let _ = (container, service, follow);
+        Err(AttachError::Unsupported("services in a container without init"))
+    }
+
+    /// How a container's services stand, as was last reported. Waits for nobody. What a container says of itself: untrusted.
+    fn services(&self, container: &ContainerId) -> Vec<ServiceState> {
+        let _ = container;
+        Vec::new()
+    }
+
+    /// Whether something inside can ask for its container to be kept running.
+    fn can_be_kept(&self, container: &ContainerId) -> bool {
+        let _ = container;
+        false
+    }
+
+    /// For how much longer something inside asks for that; `None`: nothing does.
+    fn kept(&self, container: &ContainerId) -> Option<Duration> {
+        let _ = container;
+        None
+    }
+
+    /// Questions from inside about how things stand; there is one who answers, and who asks first gets them. `None`: there are none.
+    fn questions(&self) -> Option<mpsc::Receiver<Question>> {
+        None
+    }
+
+    /// Makes ready on the host what a container of this slot needs, before it is made: the directory that it must have. `None`: nothing.
+    fn prepare(&self, slot: &SlotId) -> Result<Option<PathBuf>, AttachError> {
+        let _ = slot;
+        Ok(None)
+    }
+
+    /// Tells which container has this slot: one that was just made, or is found again.
+    fn adopt(&self, slot: &SlotId, container: &ContainerId) {
+        let _ = (slot, container);
+    }
+
+    /// A container that was made before is about to be started: whoever spoke for it is gone, whether that was heard of yet or not.
+    fn restarts(&self, container: &ContainerId) {
+        let _ = container;
+    }
+
+    /// The slot's container is gone, or was not made after all.
+    fn release(&self, slot: &SlotId) {
+        let _ = slot;
+    }
+
+    /// Slots for which there is something on the host that nobody holds.
+    fn unheld(&self, is_held: &dyn Fn(&SlotId) -> bool) -> Vec<SlotId> {
+        let _ = is_held;
+        Vec::new()
+    }
 }

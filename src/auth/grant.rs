@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
@@ -51,17 +52,25 @@ pub struct LimitOverrides {
     pub pids: Option<u32>,
     /// The home's size.
     pub disk: Option<Size>,
+    /// Files and directories in the home.
+    pub inodes: Option<u64>,
     /// Sessions at once for this account.
     pub sessions: Option<u32>,
 }
 
 /// What an account may do beside a shell. Everything, unless said otherwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Permit {
-    /// Port and socket forwarding, both ways.
+    /// Forwarding of ports, sockets and X11. Where it is off, the three that follow are off too.
     pub forwarding: bool,
-    /// Agent forwarding.
+    /// From the client to ports and sockets in the container: `-L`, `-D`, `-W`.
+    pub local_forwarding: bool,
+    /// From ports and sockets in the container to the client: `-R`.
+    pub remote_forwarding: bool,
+    /// Windows of programs in the container on the client's display: `-X`, `-Y`.
+    pub x11_forwarding: bool,
+    /// The client's key agent in the container: `-A`.
     pub agent_forwarding: bool,
     /// Commands other than the login shell.
     pub exec: bool,
@@ -88,6 +97,22 @@ impl Grant {
     }
 }
 
+// === impl LimitOverrides ===
+
+impl LimitOverrides {
+    /// These, and where they say nothing, those below.
+    pub fn over(self, below: Self) -> Self {
+        Self {
+            cpus: self.cpus.or(below.cpus),
+            memory: self.memory.or(below.memory),
+            pids: self.pids.or(below.pids),
+            disk: self.disk.or(below.disk),
+            inodes: self.inodes.or(below.inodes),
+            sessions: self.sessions.or(below.sessions),
+        }
+    }
+}
+
 // === impl EnvValue ===
 
 impl EnvValue {
@@ -110,8 +135,63 @@ impl std::fmt::Debug for EnvValue {
 
 // === impl Permit ===
 
+impl Permit {
+    /// What both permit.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            forwarding: self.forwarding && other.forwarding,
+            local_forwarding: self.local_forwarding && other.local_forwarding,
+            remote_forwarding: self.remote_forwarding && other.remote_forwarding,
+            x11_forwarding: self.x11_forwarding && other.x11_forwarding,
+            agent_forwarding: self.agent_forwarding && other.agent_forwarding,
+            exec: self.exec && other.exec,
+            sftp: self.sftp && other.sftp,
+        }
+    }
+
+    /// Whether the client may connect to something in the container.
+    pub fn forwards_in(self) -> bool {
+        self.forwarding && self.local_forwarding
+    }
+
+    /// Whether the client may listen in the container.
+    pub fn forwards_out(self) -> bool {
+        self.forwarding && self.remote_forwarding
+    }
+
+    /// Whether programs in the container may use the client's display.
+    pub fn forwards_x11(self) -> bool {
+        self.forwarding && self.x11_forwarding
+    }
+}
+
 impl Default for Permit {
     fn default() -> Self {
-        Self { forwarding: true, agent_forwarding: true, exec: true, sftp: true }
+        Self {
+            forwarding: true,
+            local_forwarding: true,
+            remote_forwarding: true,
+            x11_forwarding: true,
+            agent_forwarding: true,
+            exec: true,
+            sftp: true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_of_two_forbids_is_forbidden() {
+        let all = Permit::default();
+        assert_eq!(all.and(all), all);
+        let no_sftp = Permit { sftp: false, ..all };
+        let no_forwards = Permit { forwarding: false, ..all };
+        assert_eq!((no_sftp.and(all), all.and(no_sftp)), (no_sftp, no_sftp));
+        let neither = no_sftp.and(no_forwards);
+        assert!(!neither.sftp && !neither.forwards_in() && !neither.forwards_out() && !neither.forwards_x11() && neither.agent_forwarding);
     }
 }

@@ -1,7 +1,10 @@
 //! `innkeeper account`: who may log in by the accounts file.
 //!
 //! Passwords are asked for, read from standard input or made up, and never taken as an argument, where every process on the host could
-//! read them. A running gateway picks each change up by itself.
+//! read them. A running gateway makes the change, and records it; where none
+//! runs the file itself is changed.
+
+mod book;
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -9,11 +12,13 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use rand::seq::IndexedRandom;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Serialize;
 
-use crate::auth::accounts::edit::{self, EditError, NewAccount};
-use crate::auth::accounts::{AccountMap, AuthorizedKey, Hash, HashError, KeyError, MAX_PASSWORD_BYTES};
-use crate::name::{AccountName, NameError, TemplateName, WorkspaceName};
+pub(super) use self::book::Book;
+use self::book::{Listed, New};
+use super::output;
+use crate::auth::accounts::edit::EditError;
+use crate::auth::accounts::{AuthorizedKey, HashError, KeyError, MAX_PASSWORD_BYTES};
+use crate::name::{AccountName, NameError, TemplateName, TerminalName, WorkspaceName, printable};
 
 /// Add, change, remove and list the accounts of the accounts file
 #[derive(Debug, Args)]
@@ -101,6 +106,9 @@ pub(super) enum AccountError {
     /// Both want all of it.
     #[error("--key - and --password-stdin cannot both read standard input; give the key as a file")]
     StdinTwice,
+    /// A name of which the end is taken for a terminal's.
+    #[error("nobody could log in as {0}: what follows the last + is taken for the name of a terminal")]
+    NamesTerminal(AccountName),
     /// Nobody to ask.
     #[error("no terminal to ask for a password at; pipe it in with --password-stdin, or use --generate, or give only keys with --key")]
     NoTerminal,
@@ -113,66 +121,79 @@ pub(super) enum AccountError {
     /// Two different passwords were typed.
     #[error("the two passwords are not the same; nothing was changed")]
     Mismatch,
+    /// There is no such account.
+    #[error("there is no account {0} in {1}; see \"innkeeper account list\"")]
+    Unknown(AccountName, String),
+    /// There is one.
+    #[error(
+        "there is an account {0} in {1} already; \"innkeeper account passwd\" gives it another password, and --key alone adds keys to it"
+    )]
+    Exists(AccountName, String),
+    /// The gateway, which has not changed it.
+    #[error("{0}")]
+    Gateway(String),
     /// The terminal or a pipe.
     #[error("cannot read or print: {0}")]
     Terminal(#[from] io::Error),
 }
 
-/// Does what the arguments say to this accounts file.
-pub(super) fn run(args: AccountArgs, file: &Path) -> Result<(), AccountError> {
-    match dispatch(args, file, &mut io::stdout().lock()) {
+/// Does what the arguments say to these accounts.
+pub(super) fn run(args: AccountArgs, book: Book<'_>) -> Result<(), AccountError> {
+    match dispatch(args, book, &mut io::stdout().lock()) {
         // Whoever reads the list has seen enough of it, as `head` does.
         Err(AccountError::Terminal(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         done => done,
     }
 }
 
-fn dispatch(args: AccountArgs, file: &Path, out: &mut impl Write) -> Result<(), AccountError> {
+fn dispatch(args: AccountArgs, book: Book<'_>, out: &mut impl Write) -> Result<(), AccountError> {
     match args.command {
-        Command::Add(args) => add(args, file, out),
+        Command::Add(args) => add(args, book, out),
         Command::Passwd(args) => {
             // Found out before anybody has to think of a password.
-            if !edit::list(file)?.contains_key(&args.name) {
-                return Err(EditError::Unknown(args.name, file.to_owned()).into());
+            if !book.has(&args.name)? {
+                return Err(AccountError::Unknown(args.name, book.place()));
             }
             let password = args.source.password(&args.name)?;
-            edit::set_password(file, &args.name, &Hash::of(password.expose_secret().as_bytes())?)?;
+            book.set_password(&args.name, &password)?;
             writeln!(out, "changed the password of {}", args.name)?;
             args.source.tell(&password, out)
         }
         Command::Remove { name } => {
-            edit::remove(file, &name)?;
+            book.remove(&name)?;
             Ok(writeln!(out, "removed {name}")?)
         }
         Command::List { json } => {
-            let accounts = edit::list(file)?;
+            let accounts = book.list()?;
             if json { list_json(&accounts, out) } else { list_table(&accounts, out) }
         }
     }
 }
 
-fn add(args: AddArgs, file: &Path, out: &mut impl Write) -> Result<(), AccountError> {
+fn add(args: AddArgs, book: Book<'_>, out: &mut impl Write) -> Result<(), AccountError> {
     if args.source.password_stdin && args.keys.iter().any(|path| is_stdin(path)) {
         return Err(AccountError::StdinTwice);
+    }
+    if TerminalName::split(args.name.as_str()).1.is_some() {
+        return Err(AccountError::NamesTerminal(args.name));
     }
     let mut keys = Vec::new();
     for path in &args.keys {
         keys.extend(read_keys(path)?);
     }
-    let exists = edit::list(file)?.contains_key(&args.name);
+    let exists = book.has(&args.name)?;
     let only_keys = !keys.is_empty() && !args.source.is_given();
     if exists && only_keys && args.workspace.is_none() && args.template.is_none() {
-        let added = edit::add_keys(file, &args.name, &keys)?;
+        let added = book.add_keys(&args.name, &keys)?;
         return Ok(writeln!(out, "added {} to {}", counted(added, "key"), args.name)?);
     }
     if exists {
-        return Err(EditError::Exists(args.name, file.to_owned()).into());
+        return Err(AccountError::Exists(args.name, book.place()));
     }
     let password = if only_keys { None } else { Some(args.source.password(&args.name)?) };
-    let hash = password.as_ref().map(|password| Hash::of(password.expose_secret().as_bytes())).transpose()?;
-    let new = NewAccount { password: hash, keys, workspace: args.workspace, template: args.template };
-    edit::add(file, &args.name, &new)?;
-    writeln!(out, "added {} with {} to {}", args.name, means(new.password.is_some(), new.keys.len()), file.display())?;
+    let means = means(password.is_some(), keys.len());
+    book.add(&args.name, New { password: password.clone(), keys, workspace: args.workspace, template: args.template })?;
+    writeln!(out, "added {} with {means} to {}", args.name, book.place())?;
     password.map_or(Ok(()), |password| args.source.tell(&password, out))
 }
 
@@ -270,65 +291,23 @@ fn counted(count: usize, noun: &str) -> String {
 
 // === list ===
 
-/// One account in the JSON list.
-#[derive(Serialize)]
-struct Listed<'a> {
-    name: &'a str,
-    password: bool,
-    keys: Vec<ListedKey<'a>>,
-    workspace: String,
-    template: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct ListedKey<'a> {
-    algorithm: &'a str,
-    fingerprint: String,
-    comment: &'a str,
-}
-
-fn list_json(accounts: &AccountMap, out: &mut impl Write) -> Result<(), AccountError> {
-    let listed: Vec<Listed<'_>> = accounts
-        .iter()
-        .map(|(name, account)| Listed {
-            name: name.as_str(),
-            password: account.password.is_some(),
-            keys: account.keys.iter().map(ListedKey::of).collect(),
-            workspace: workspace(name, account.workspace.as_ref()),
-            template: account.template.as_ref().map(TemplateName::as_str),
-        })
-        .collect();
-    serde_json::to_writer_pretty(&mut *out, &listed).map_err(io::Error::from)?;
+fn list_json(accounts: &[Listed], out: &mut impl Write) -> Result<(), AccountError> {
+    serde_json::to_writer_pretty(&mut *out, accounts).map_err(io::Error::from)?;
     Ok(writeln!(out)?)
 }
 
-fn list_table(accounts: &AccountMap, out: &mut impl Write) -> Result<(), AccountError> {
+fn list_table(accounts: &[Listed], out: &mut impl Write) -> Result<(), AccountError> {
     let mut rows = vec![["NAME", "PASSWORD", "KEYS", "WORKSPACE", "TEMPLATE"].map(str::to_owned)];
-    rows.extend(accounts.iter().map(|(name, account)| {
+    rows.extend(accounts.iter().map(|account| {
         [
-            name.to_string(),
-            if account.password.is_some() { "yes" } else { "no" }.to_owned(),
+            printable(&account.name),
+            if account.password { "yes" } else { "no" }.to_owned(),
             account.keys.len().to_string(),
-            workspace(name, account.workspace.as_ref()),
-            account.template.as_ref().map_or_else(|| "-".to_owned(), TemplateName::to_string),
+            printable(&account.workspace),
+            account.template.as_deref().map_or_else(|| "-".to_owned(), printable),
         ]
     }));
-    let widths: [usize; 5] = std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
-    for row in &rows {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        writeln!(out, "{}", cells.join("  ").trim_end())?;
-    }
-    Ok(())
-}
-
-fn workspace(name: &AccountName, given: Option<&WorkspaceName>) -> String {
-    given.map_or_else(|| WorkspaceName::for_account(name).to_string(), WorkspaceName::to_string)
-}
-
-impl<'a> ListedKey<'a> {
-    fn of(key: &'a AuthorizedKey) -> Self {
-        Self { algorithm: key.algorithm(), fingerprint: key.fingerprint(), comment: key.comment() }
-    }
+    Ok(write!(out, "{}", output::table(&rows))?)
 }
 
 /// Characters that are not mistaken for one another when read aloud or typed from paper.
@@ -343,6 +322,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::auth::accounts::edit;
 
     #[derive(Parser)]
     struct Line {
@@ -354,7 +334,7 @@ mod tests {
     fn check(file: &Path, line: &str) -> Result<String, String> {
         let args = Line::try_parse_from(["account"].into_iter().chain(line.split(' '))).map_err(|error| error.to_string())?.args;
         let mut out = Vec::new();
-        dispatch(args, file, &mut out).map_err(|error| error.to_string())?;
+        dispatch(args, Book::File(file), &mut out).map_err(|error| error.to_string())?;
         Ok(String::from_utf8(out).unwrap())
     }
 
@@ -396,6 +376,7 @@ mod tests {
             ("", "add bob --key - --password-stdin", "standard input"),
             ("", "add bob --generate --password-stdin", "cannot be used with"),
             ("", "add bob --generate --workspace A/B", "workspace name"),
+            ("", "add bob+work --generate", "the name of a terminal"),
             ("", "add bob --password hunter2", "unexpected argument"),
         ] {
             std::fs::write(&other, content).unwrap();

@@ -31,7 +31,8 @@ pub(super) fn run(args: CheckArgs, sources: &Sources) -> Result<(), CommandError
     };
     let probes = match &settings {
         Some(settings) if args.online => probes(settings),
-        _ => Vec::new(),
+        Some(settings) => online::skeletons(settings),
+        None => Vec::new(),
     };
     let outcomes = if probes.is_empty() { Vec::new() } else { block_on(ask_all(&probes, DEADLINE))? };
 
@@ -49,6 +50,7 @@ pub(super) fn run(args: CheckArgs, sources: &Sources) -> Result<(), CommandError
 
 fn probes(settings: &Settings) -> Vec<Probe> {
     let mut probes = online::probes(settings);
+    probes.extend(online::skeletons(settings));
     match app::probes(settings) {
         Ok(more) => probes.extend(more),
         Err(error) => {

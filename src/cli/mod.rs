@@ -4,15 +4,29 @@
 //! leaves doing them to [`crate::app`].
 
 mod account;
+mod asking;
+mod audit;
+mod backup;
+mod capacity;
 mod check;
 mod clean;
 mod completions;
 mod config;
 mod exit;
 mod healthcheck;
+mod man;
 mod online;
+mod open;
 mod output;
+mod pool;
+mod recording;
+mod screens;
 mod serve;
+mod session;
+mod template;
+mod token;
+mod top;
+mod workspace;
 
 use std::ffi::OsString;
 use std::io;
@@ -43,6 +57,35 @@ enum Command {
     Serve,
     /// Add, change, remove and list accounts of the accounts file
     Account(account::AccountArgs),
+    /// List the workspaces of the running gateway, see how they do, and set what is theirs alone
+    Workspace(workspace::WorkspaceArgs),
+    /// Print a link to a port of a workspace, or list the links to it
+    Open(open::OpenArgs),
+    /// Take back every link to a workspace; cookies that they became end as well
+    Unlink(open::UnlinkArgs),
+    /// Show the audit trail, and say whether it is as it was written
+    Audit(audit::AuditArgs),
+    /// List, make, verify and restore backups of workspaces
+    Backup(backup::BackupArgs),
+    /// List the sessions, watch one or what happens, end one
+    #[command(subcommand)]
+    Session(session::SessionCommand),
+    /// List, play, export and remove recordings of terminals
+    #[command(subcommand)]
+    Recording(recording::RecordingCommand),
+    /// Show, resize, pause and drain the containers that stand ready
+    #[command(subcommand)]
+    Pool(pool::PoolCommand),
+    /// Make, list and revoke tokens of the API
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// List the templates that workspaces are made from
+    #[command(subcommand)]
+    Template(template::TemplateCommand),
+    /// Say how many more workspaces fit, what they meet first, and what one costs
+    Capacity(capacity::CapacityArgs),
+    /// Show who runs, who is in and who waits, again and again
+    Top(top::TopArgs),
     /// Say what is wrong with the configuration; start nothing
     Check(check::CheckArgs),
     /// Print a default configuration, the reference page, or what is in effect
@@ -52,8 +95,16 @@ enum Command {
     Healthcheck,
     /// Remove every container, network and mount of this instance; homes stay
     Clean,
+    /// Do one thing to a repository of backups; started by the gateway
+    #[command(name = crate::backup::WORKER, hide = true)]
+    BackupWorker,
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
+    /// Print the manual page, or that of a command: innkeeper man workspace delete
+    Man {
+        /// The command
+        command: Vec<String>,
+    },
 }
 
 const AFTER_HELP: &str = "\
@@ -91,17 +142,40 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 }
 
 fn run(cli: Cli) -> Result<(), CommandError> {
-    let sources = || Sources::of_process(cli.config);
+    let sources = || Sources::of_process(cli.config.clone());
+    let socket = || Ok::<_, CommandError>(Sources::of_process(cli.config.clone()).load()?.settings.admin_socket());
     match cli.command {
         Command::Serve => serve::run(&sources()),
         Command::Account(args) => {
-            account::run(args, &sources().load()?.settings.accounts_file()).map_err(|why| CommandError::Failed(why.into()))
+            let settings = sources().load()?.settings;
+            let (file, socket) = (settings.accounts_file(), settings.admin_socket());
+            account::run(args, account::Book::open(&file, &socket)).map_err(|why| CommandError::Failed(why.into()))
         }
+        Command::Open(args) => open::run(args, &socket()?),
+        Command::Unlink(args) => open::unlink(&args, &socket()?),
+        Command::Audit(args) => audit::run(args, &sources().load()?.settings.audit_trail()),
+        Command::Backup(args) => backup::run(args, &socket()?),
+        Command::Workspace(args) => workspace::run(args, &socket()?),
+        Command::Session(command) => session::run(command, &socket()?),
+        Command::Recording(command) => recording::run(command, &socket()?),
+        Command::Pool(command) => pool::run(command, &socket()?),
+        Command::Token(command) => token::run(command, &socket()?),
+        Command::Template(command) => template::run(&command, &socket()?),
+        Command::Capacity(args) => capacity::run(&args, &socket()?),
+        Command::Top(args) => top::run(&args, &socket()?),
         Command::Check(args) => check::run(args, &sources()),
         Command::Config(command) => config::run(command, sources),
         Command::Healthcheck => healthcheck::run(&sources()),
         Command::Clean => clean::run(&sources()),
+        Command::BackupWorker => {
+            if crate::backup::worker_main() {
+                Ok(())
+            } else {
+                Err(CommandError::Said(Exit::Failed))
+            }
+        }
         Command::Completions(args) => completions::run(args, Cli::command()),
+        Command::Man { command } => man::run(&command, Cli::command()),
     }
 }
 

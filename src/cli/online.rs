@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use crate::config::Settings;
+use crate::home::{Prospect, prospects, skeleton};
 use crate::telemetry::{Outcome, Probe};
 
 pub(super) fn probes(settings: &Settings) -> Vec<Probe> {
@@ -13,6 +14,7 @@ pub(super) fn probes(settings: &Settings) -> Vec<Probe> {
     let mut probes = vec![
         Probe::new("state_dir", move || std::future::ready(writable(&directory))),
         Probe::new("mounts", || std::future::ready(can_mount())),
+        home(settings),
     ];
     let http = (!settings.http.listen.is_empty()).then_some(("http.listen", &settings.http.listen));
     for (key, listen) in settings.ssh.listen.iter().map(|listen| ("ssh.listen", listen)).chain(http) {
@@ -20,6 +22,39 @@ pub(super) fn probes(settings: &Settings) -> Vec<Probe> {
         probes.push(Probe::new(format!("{key} {listen}"), move || std::future::ready(free(&listen))));
     }
     probes
+}
+
+/// Whether new homes can start with what they are to start with. Looks at files that were named, and so needs no `--online`.
+pub(super) fn skeletons(settings: &Settings) -> Vec<Probe> {
+    let named = settings.template.iter().filter_map(|(name, template)| Some((name, template.skeleton.clone()?)));
+    let look = |path: &Path| match skeleton::look(path) {
+        Ok(()) => Outcome::Fine(format!("{} can be read", path.display())),
+        Err(why) => Outcome::Failed(format!("{}: {why}", path.display())),
+    };
+    named.map(|(name, path)| Probe::new(format!("template.{name}.skeleton"), move || std::future::ready(look(&path)))).collect()
+}
+
+/// What homes can be limited to here.
+fn home(settings: &Settings) -> Probe {
+    let (kind, root) = (settings.home.driver, settings.homes());
+    Probe::new("home.driver", move || {
+        let (mut impossible, mut lacking, mut good) = (Vec::new(), Vec::new(), Vec::new());
+        for prospect in prospects(kind, &root) {
+            match prospect {
+                Prospect::Impossible(why) => impossible.push(why),
+                Prospect::Lacking(what) => lacking.push(what),
+                Prospect::Good(what) => good.push(what),
+            }
+        }
+        let outcome = if !impossible.is_empty() {
+            Outcome::Failed(impossible.join("; "))
+        } else if !lacking.is_empty() {
+            Outcome::Doubtful(lacking.into_iter().chain(good).collect::<Vec<_>>().join("; "))
+        } else {
+            Outcome::Fine(good.join("; "))
+        };
+        std::future::ready(outcome)
+    })
 }
 
 /// Whether the directory, or the nearest one above it that is there, takes files.

@@ -1,15 +1,19 @@
 //! What is wrong with settings of which every value is of the right type: values that cannot work, alone or together.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Settings;
 use super::problem::Problem;
+use super::services::check_services;
+use super::volumes::check_volumes;
 use crate::auth::Method;
+use crate::engine::INIT_OPEN_FILES;
+use crate::home::{DriverKind, SMALLEST_IMAGE};
 use crate::telemetry;
 use crate::units::{Size, Span};
-use crate::workspace::Template;
+use crate::workspace::{Recording, Template};
 
 /// The least memory that a shell and an editor start in.
 const LEAST_MEMORY: Size = Size::mib(16);
@@ -17,11 +21,21 @@ const LEAST_MEMORY: Size = Size::mib(16);
 /// The fewest processes that a login, its shell and a pipe are.
 const FEWEST_PIDS: u32 = 8;
 
-/// The fewest open files that common programs expect.
+/// The fewest open files that common programs expect, and the most: what remains below init's own is for several who send at the limit at once.
 const FEWEST_OPEN_FILES: u32 = 64;
+const MOST_OPEN_FILES: u32 = INIT_OPEN_FILES - 24_288;
+
+/// The fewest files that a shell, an editor and their settings are.
+const FEWEST_INODES: u64 = 64;
+
+/// The least that an image has for each of its files, in bytes: a block.
+const IMAGE_BYTES_PER_INODE: u64 = 4096;
+
+/// Most secrets that a template's workspaces have made up for them.
+const MOST_SECRETS: usize = 32;
 
 /// The longest span: what is longer is a mistake, and near where clocks overflow.
-const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+pub(super) const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 impl Settings {
     /// Everything that is wrong with them. Reads no file and asks nobody.
@@ -32,9 +46,23 @@ impl Settings {
         self.check_ssh(all);
         self.check_auth(all);
         self.check_places(all);
+        all.extend(self.urls.flaws().into_iter().map(|(key, why)| Problem::error(key, why)));
+        all.extend(self.http.oidc.flaws().into_iter().map(|(key, why)| Problem::error(key, why)));
+        all.extend(self.audit.flaws().into_iter().map(|(key, why)| Problem::error(key, why)));
+        all.extend(self.recording.flaws().into_iter().map(|(key, why)| Problem::error(key, why)));
+        if matches!(self.recording.target(), Ok(Some(_))) && self.recording.key.is_none() {
+            let message = "is not set: whoever can read the bucket can read what was on everybody's screen; \
+                           mend: openssl rand -hex 32 > FILE, and keep a copy elsewhere";
+            all.push(Problem::warning("recording.key_file", message));
+        }
         self.check_listeners(all);
+        self.check_backup(all);
         for (name, template) in &self.template {
             check_template(&format!("template.{name}"), template, all);
+            self.check_quota(&format!("template.{name}"), template.disk, template.inodes, all);
+            for (number, volume) in template.volume.iter().enumerate() {
+                self.check_quota(&format!("template.{name}.volume.{number}"), volume.disk, volume.inodes, all);
+            }
         }
         for (key, path) in self.clone().paths_mut() {
             require(all, path.is_absolute(), key, "must be a path, and is empty or relative");
@@ -51,15 +79,28 @@ impl Settings {
             ("ssh.login_grace", ssh.login_grace, false),
             ("ssh.keepalive_interval", ssh.keepalive_interval, false),
             ("ssh.drain_timeout", ssh.drain_timeout, true),
+            ("session.keep_lost", self.session.keep_lost, true),
             ("auth.webhook.timeout", self.auth.webhook.timeout, false),
             ("engine.timeout", self.engine.timeout, false),
             ("idle.timeout", idle.timeout, true),
             ("idle.sweep_every", idle.sweep_every, false),
             ("idle.max_lifetime", idle.max_lifetime, true),
+            ("idle.warn", idle.warn, true),
             ("idle.stop_grace", idle.stop_grace, true),
+            ("backup.every", self.backup.every, true),
+            ("backup.keep_for", self.backup.keep_for, true),
+            ("recording.keep", self.recording.keep, true),
             ("limits.queue_timeout", limits.queue_timeout, false),
             ("limits.start_timeout", limits.start_timeout, false),
+            ("limits.upgrade_timeout", limits.upgrade_timeout, false),
         ];
+        let capacity = &self.capacity;
+        let within = Span::secs(1)..=Span::secs(60 * 60);
+        require(all, within.contains(&capacity.sample_every), "capacity.sample_every", "must be from 1s to 1h");
+        let price = capacity.host_price;
+        require(all, price.is_finite() && price >= 0.0, "capacity.host_price", "must be a number that is not negative");
+        let is_currency = (1..=8).contains(&capacity.currency.len()) && capacity.currency.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        require(all, is_currency, "capacity.currency", "must be letters such as \"EUR\"");
         for (key, span, may_be_zero) in spans {
             require(all, may_be_zero || span > Span::secs(0), key, "must be longer than 0s");
             require(all, span.get() <= LONGEST, key, "must not be longer than ten years");
@@ -73,6 +114,8 @@ impl Settings {
             ("ssh.max_startups_per_source", ssh.max_startups_per_source),
             ("ssh.max_connections_per_source", ssh.max_connections_per_source),
             ("ssh.max_sessions", ssh.max_sessions),
+            ("ssh.max_forwards", ssh.max_forwards),
+            ("ssh.max_listeners", ssh.max_listeners),
             ("ssh.keepalive_max", ssh.keepalive_max),
         ];
         for (key, number) in at_least_one {
@@ -122,10 +165,65 @@ impl Settings {
             all.push(Problem::error("pool.template", message));
         }
         require(all, limits.containers >= 1, "limits.containers", "must be at least 1");
+        for path in &self.mounts.allow {
+            let fits = path.is_absolute() && path.components().nth(1).is_some();
+            require(
+                all,
+                fits,
+                "mounts.allow",
+                &format!("{path:?} must be an absolute path, and not / itself, for example \"/srv/drives\""),
+            );
+        }
         require(all, limits.sessions_per_account >= 1, "limits.sessions_per_account", "must be at least 1");
         if pool.size >= limits.containers && limits.containers >= 1 {
             let message = format!("leaves no place for anybody else: `limits.containers` is {}", limits.containers);
             all.push(Problem::warning("pool.size", message));
+        }
+    }
+
+    /// Whether the driver of homes can give what a template wants for a home or a volume. `key` is the section that says so.
+    fn check_quota(&self, key: &str, size: Size, files: Option<u64>, all: &mut Vec<Problem>) {
+        let (disk, inodes) = (format!("{key}.disk"), format!("{key}.inodes"));
+        require(all, size > Size::bytes(0), &disk, "must be more than 0B");
+        if let Some(wanted) = files {
+            require(all, wanted >= FEWEST_INODES, &inodes, &format!("must be at least {FEWEST_INODES}"));
+        }
+        match (self.home.driver, files) {
+            (DriverKind::Loop, wanted) => {
+                let least = Size::bytes(SMALLEST_IMAGE);
+                require(all, size >= least, &disk, &format!("must be at least {least}: `home.driver` is \"loop\""));
+                let fits = wanted.is_none_or(|wanted| wanted <= size.get() / IMAGE_BYTES_PER_INODE);
+                require(all, fits, &inodes, &format!("must not be more than one for each {IMAGE_BYTES_PER_INODE} bytes of `disk`"));
+            }
+            (DriverKind::Btrfs, Some(_)) => {
+                let message =
+                    "cannot be limited: `home.driver` is \"btrfs\", which limits bytes only; leave it out, or choose \"loop\" or \"xfs\"";
+                all.push(Problem::error(&inodes, message));
+            }
+            (DriverKind::Directory, Some(_)) => {
+                let message = "is reported and not enforced: `home.driver` is \"directory\"";
+                all.push(Problem::warning(&inodes, message));
+            }
+            (DriverKind::Btrfs | DriverKind::Directory, None) | (DriverKind::Xfs, _) => {}
+        }
+    }
+
+    fn check_backup(&self, all: &mut Vec<Problem>) {
+        let backup = &self.backup;
+        require(all, backup.threads >= 1, "backup.threads", "must be at least 1");
+        let keeps = backup.keep_last >= 1 || backup.keep_for > Span::secs(0);
+        require(all, keeps, "backup.keep_last", "is 0, and so is `backup.keep_for`: every backup would be taken out again");
+        match backup.target() {
+            Err(why) => all.push(Problem::error("backup.target", why)),
+            Ok(Some(_)) if backup.key.is_none() => {
+                let message = "is not set: whoever can read the target can read every home in it; \
+                               mend: head -c 32 /dev/urandom | base64 > FILE, and keep a copy elsewhere";
+                all.push(Problem::warning("backup.key_file", message));
+            }
+            Ok(_) => {}
+        }
+        for (key, s3) in [("backup.s3.endpoint", &backup.s3), ("recording.s3.endpoint", &self.recording.s3)] {
+            require(all, s3.is_usable(), key, "is not `https://host:port`, or has a name or password in it");
         }
     }
 
@@ -137,8 +235,10 @@ impl Settings {
             "is empty, so that nobody could connect; write for example [\"0.0.0.0:2200\"]",
         );
         let http = (!self.http.listen.is_empty()).then_some(("http.listen", &self.http.listen));
+        let urls = (!self.urls.listen.is_empty()).then_some(("urls.listen", &self.urls.listen));
+        let urls = urls.into_iter().chain(self.urls.fixed.iter().map(|fixed| ("urls.fixed", &fixed.listen)));
         let mut taken = BTreeSet::new();
-        for (key, text) in self.ssh.listen.iter().map(|text| ("ssh.listen", text)).chain(http) {
+        for (key, text) in self.ssh.listen.iter().map(|text| ("ssh.listen", text)).chain(http).chain(urls) {
             match text.parse::<SocketAddr>() {
                 Ok(address) if address.port() != 0 && !taken.insert(address) => {
                     all.push(Problem::error(key, format!("{text:?} is listened on twice")));
@@ -161,18 +261,33 @@ fn check_template(key: &str, template: &Template, all: &mut Vec<Problem>) {
     require(all, template.cpus.is_finite() && template.cpus >= 0.01, &under("cpus"), "must be at least 0.01");
     require(all, template.memory >= LEAST_MEMORY, &under("memory"), &format!("must be at least {LEAST_MEMORY}"));
     require(all, template.pids >= FEWEST_PIDS, &under("pids"), &format!("must be at least {FEWEST_PIDS}"));
-    require(all, template.open_files >= FEWEST_OPEN_FILES, &under("open_files"), &format!("must be at least {FEWEST_OPEN_FILES}"));
-    require(all, template.disk > Size::bytes(0), &under("disk"), "must be more than 0B");
-    for (name, value) in &template.env {
-        let fits = !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0');
-        require(all, fits, &under("env"), &format!("{name:?} is not the name of a variable, or its value has a zero byte"));
-    }
+    let open_files_fit = (FEWEST_OPEN_FILES..=MOST_OPEN_FILES).contains(&template.open_files);
+    require(all, open_files_fit, &under("open_files"), &format!("must be between {FEWEST_OPEN_FILES} and {MOST_OPEN_FILES}"));
+    require(all, template.keep_max.get() <= LONGEST, &under("keep_max"), "must not be longer than ten years");
+    check_env(&under("env"), &template.env, all);
+    let distinct = template.secrets.iter().collect::<HashSet<_>>().len();
+    require(all, distinct == template.secrets.len(), &under("secrets"), "names a secret twice");
+    require(all, distinct <= MOST_SECRETS, &under("secrets"), &format!("has more than {MOST_SECRETS} secrets"));
+    check_services(&under("service"), &template.service, all);
+    check_volumes(&under("volume"), template, all);
+    let told = template.recording != Recording::Off || !template.watch;
+    require(all, told, &under("watch"), "takes `recording = \"terminals\"` beside it: who is watched is told so as who is recorded is");
     let plain = template.home.split('/').skip(1).all(|part| !part.is_empty() && part != "." && part != "..");
     let home_fits = template.home.starts_with('/') && plain && !template.home.contains(|c: char| c.is_control() || c == ':');
     require(all, home_fits, &under("home"), "must be an absolute path without `..`, for example \"/home/user\"");
+    let skeleton_fits = template.skeleton.as_ref().is_none_or(|path| path.is_absolute());
+    require(all, skeleton_fits, &under("skeleton"), "must be the absolute path of a directory or an archive, for example \"/etc/skel\"");
 }
 
-fn require(all: &mut Vec<Problem>, holds: bool, key: &str, message: &str) {
+/// Variables of an environment.
+pub(super) fn check_env(key: &str, env: &BTreeMap<String, String>, all: &mut Vec<Problem>) {
+    for (name, value) in env {
+        let fits = !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0');
+        require(all, fits, key, &format!("{name:?} is not the name of a variable, or its value has a zero byte"));
+    }
+}
+
+pub(super) fn require(all: &mut Vec<Problem>, holds: bool, key: &str, message: &str) {
     if !holds {
         all.push(Problem::error(key, message));
     }

@@ -15,17 +15,19 @@ const WIDTH: usize = 100;
 /// A complete configuration file that says what is so anyway.
 pub fn default_file() -> String {
     let mut out = comment("innkeeper's configuration. Everything here is the default: what is taken out stays as it is.");
-    sections(&mut out, "default", &[], keys::root(), &mut |out, _, section, leaves| {
-        match section {
-            [] => {}
-            section => {
-                let _ = write!(out, "\n[{}]\n", section.join("."));
-            }
+    sections(&mut out, "default", &Place::default(), keys::root(), &mut |out, _, place, leaves| {
+        // A list that is empty says nothing: what could be in it is shown as one would write it.
+        let listed = place.list.is_some();
+        if !place.names.is_empty() {
+            let _ = write!(out, "\n{}{}\n", if listed { "# " } else { "" }, place.header());
         }
         for (name, leaf) in leaves {
             out.push('\n');
             out.push_str(&comment(&leaf.about));
             match literal(&leaf.default) {
+                Some(value) if listed => {
+                    let _ = writeln!(out, "# {name} = {value}");
+                }
                 Some(value) => {
                     let _ = writeln!(out, "{name} = {value}");
                 }
@@ -41,15 +43,14 @@ pub fn default_file() -> String {
 /// The reference page, in Markdown.
 pub fn reference() -> String {
     let mut out = INTRODUCTION.to_owned();
-    sections(&mut out, "NAME", &[], keys::root(), &mut |out, about, section, leaves| {
-        match section {
-            [] => out.push_str("\n## At the top\n"),
-            section => {
-                let _ = write!(out, "\n## `[{}]`\n\n{about}\n", section.join("."));
-            }
+    sections(&mut out, "NAME", &Place::default(), keys::root(), &mut |out, about, place, leaves| {
+        if place.names.is_empty() {
+            out.push_str("\n## At the top\n");
+        } else {
+            let _ = write!(out, "\n## `{}`\n\n{about}\n", place.header());
         }
         for (name, leaf) in leaves {
-            entry(out, section, name, leaf);
+            entry(out, place, name, leaf);
         }
     });
     out
@@ -70,37 +71,56 @@ pub fn effective(settings: &Settings) -> String {
     toml::to_string(&value).unwrap_or_default()
 }
 
+/// Where a section stands.
+#[derive(Default)]
+struct Place<'a> {
+    /// The names on the way to it.
+    names: Vec<&'a str>,
+    /// How many of them are those of the list that it is in, if it is in one.
+    list: Option<usize>,
+}
+
+impl Place<'_> {
+    /// How a file begins it.
+    fn header(&self) -> String {
+        let name = self.names.join(".");
+        if self.list == Some(self.names.len()) { format!("[[{name}]]") } else { format!("[{name}]") }
+    }
+}
+
 /// Shows each section's own values, then those of the sections in it. What has a chosen name is shown under `chosen`.
 fn sections<'a>(
     out: &mut String,
     chosen: &'a str,
-    path: &[&'a str],
+    place: &Place<'a>,
     section: &'a Section,
-    show: &mut impl FnMut(&mut String, &str, &[&str], &[(&str, &Leaf)]),
+    show: &mut impl FnMut(&mut String, &str, &Place<'_>, &[(&str, &Leaf)]),
 ) {
     let leaves: Vec<(&str, &Leaf)> = section
         .keys
         .iter()
         .filter_map(|(name, node)| match node {
             Node::Leaf(leaf) => Some((name.as_str(), leaf)),
-            Node::Section(_) | Node::Named(_) => None,
+            Node::Section(_) | Node::Named(_) | Node::Each(_) => None,
         })
         .collect();
     if !leaves.is_empty() {
-        show(out, &section.about, path, &leaves);
+        show(out, &section.about, place, &leaves);
     }
     for (name, node) in &section.keys {
         let (inner, below): (_, &[&str]) = match node {
-            Node::Section(inner) => (inner, &[name]),
+            Node::Section(inner) | Node::Each(inner) => (inner, &[name]),
             Node::Named(inner) => (inner, &[name, chosen]),
             Node::Leaf(_) => continue,
         };
-        sections(out, chosen, &[path, below].concat(), inner, show);
+        let names = [place.names.as_slice(), below].concat();
+        let list = if matches!(node, Node::Each(_)) { Some(names.len()) } else { place.list };
+        sections(out, chosen, &Place { names, list }, inner, show);
     }
 }
 
-fn entry(out: &mut String, section: &[&str], name: &str, leaf: &Leaf) {
-    let key = [section, &[name]].concat();
+fn entry(out: &mut String, place: &Place<'_>, name: &str, leaf: &Leaf) {
+    let key = [place.names.as_slice(), &[name]].concat();
     // Where the text says what the default is, there is no value that would.
     let default = match literal(&leaf.default) {
         Some(value) => format!(" · default `{value}`"),
@@ -110,8 +130,9 @@ fn entry(out: &mut String, section: &[&str], name: &str, leaf: &Leaf) {
     let secret = if leaf.secret { " · secret" } else { "" };
     let restart = NEEDS_RESTART.iter().any(|section| is_within(&key.join("."), section));
     let restart = if restart { " A change needs a restart." } else { "" };
-    let (kind, variable) = (leaf.kind.name(), variable(&key));
-    let _ = write!(out, "\n**`{name}`** · {kind}{default}{secret} · `{variable}`\n\n{}{restart}\n", leaf.about);
+    // A list is set as a whole: what is in it has no variables.
+    let variable = if place.list.is_some() { String::new() } else { format!(" · `{}`", variable(&key)) };
+    let _ = write!(out, "\n**`{name}`** · {}{default}{secret}{variable}\n\n{}{restart}\n", leaf.kind.name(), leaf.about);
 }
 
 /// A default as it is written in a file; `None` if there is no value that would say the same.
@@ -120,7 +141,7 @@ fn literal(value: &Json) -> Option<String> {
         Json::Null => None,
         Json::Object(fields) => {
             let fields: Vec<String> = fields.iter().filter_map(|(name, value)| Some(format!("{name} = {}", literal(value)?))).collect();
-            Some(format!("{{ {} }}", fields.join(", ")))
+            Some(if fields.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", fields.join(", ")) })
         }
         value => Value::try_from(value).ok().map(|value| value.to_string()),
     }

@@ -16,6 +16,8 @@ pub(super) enum Node {
     Section(Section),
     /// Sections under names that the configuration chooses.
     Named(Section),
+    /// A list of sections. What stands in one has its number, from 0, on the way to it.
+    Each(Section),
     /// A value.
     Leaf(Leaf),
 }
@@ -66,7 +68,7 @@ pub(super) fn root() -> &'static Section {
     &ROOT
 }
 
-/// What stands at a place in the tree, names that the configuration chooses included.
+/// What stands at a place in the tree, names that the configuration chooses and numbers in lists included.
 pub(super) fn at(names: &[String]) -> Option<&'static Node> {
     let mut section = root();
     let mut names = names.iter().peekable();
@@ -77,7 +79,7 @@ pub(super) fn at(names: &[String]) -> Option<&'static Node> {
         }
         match node {
             Node::Section(inner) => section = inner,
-            Node::Named(inner) => {
+            Node::Named(inner) | Node::Each(inner) => {
                 names.next();
                 if names.peek().is_none() {
                     return Some(node);
@@ -159,6 +161,9 @@ fn node(schema: &Value) -> Node {
     if schema["additionalProperties"]["properties"].is_object() {
         return Node::Named(Section { about: about(schema), ..section(&schema["additionalProperties"]) });
     }
+    if schema["items"]["properties"].is_object() {
+        return Node::Each(Section { about: about(schema), ..section(&schema["items"]) });
+    }
     Node::Leaf(Leaf {
         about: about(schema),
         kind: kind(schema),
@@ -211,6 +216,8 @@ mod tests {
         assert_eq!(leaf(&["ssh", "listen"]).kind, Kind::List(Box::new(Kind::Text)));
         assert_eq!(leaf(&["ssh", "host_keys"]).kind, Kind::Text);
         assert_eq!(leaf(&["log", "format"]).kind, Kind::Choice(vec!["text".to_owned(), "json".to_owned()]));
+        assert_eq!(leaf(&["template", "big", "service", "0", "command"]).kind, Kind::List(Box::new(Kind::Text)));
+        assert_eq!(leaf(&["template", "big", "service", "0", "ready", "every"]).kind, Kind::Duration);
         assert!(leaf(&["auth", "webhook", "token"]).secret && !leaf(&["auth", "webhook", "token_file"]).secret);
     }
 
@@ -219,7 +226,7 @@ mod tests {
         fn look(section: &Section, path: &str) {
             for (name, node) in &section.keys {
                 let about = match node {
-                    Node::Section(inner) | Node::Named(inner) => {
+                    Node::Section(inner) | Node::Named(inner) | Node::Each(inner) => {
                         look(inner, &format!("{path}{name}."));
                         &inner.about
                     }

@@ -149,21 +149,25 @@ fn settings(tree: &mut Tree, problems: &mut Vec<Problem>) -> Settings {
             Ok(settings) => return settings,
             Err(error) => error,
         };
-        let names: Vec<String> = error
-            .path()
-            .iter()
-            .map_while(|segment| match segment {
-                Segment::Map { key } => Some(key.clone()),
-                Segment::Seq { .. } | Segment::Enum { .. } | Segment::Unknown => None,
-            })
-            .collect();
+        let mut names: Vec<String> = Vec::new();
+        for segment in error.path() {
+            match segment {
+                Segment::Map { key } => names.push(key.clone()),
+                // A list of sections; another list is one value.
+                Segment::Seq { index } if matches!(keys::at(&names), Some(Node::Each(_))) => names.push(index.to_string()),
+                Segment::Seq { .. } | Segment::Enum { .. } | Segment::Unknown => break,
+            }
+        }
         let written = error.inner().message().trim();
         let message = match keys::at(&names) {
             // What was written may be the secret, if in the wrong place.
             Some(Node::Leaf(leaf)) if leaf.secret => leaf.kind.example(),
             Some(Node::Leaf(leaf)) if written.starts_with("invalid") => format!("{written}; {}", leaf.kind.example()),
             Some(Node::Section(_) | Node::Named(_)) if written.starts_with("invalid type") => {
-                format!("is a section, not a value; write its keys below [{}]", names.join("."))
+                format!("is a section, not a value; write its keys below [{}]", header(&names))
+            }
+            Some(Node::Each(_)) if written.starts_with("invalid type") => {
+                format!("is a list of sections; write the keys of each below a [[{}]] of its own", header(&names))
             }
             _ => written.to_owned(),
         };
@@ -172,6 +176,13 @@ fn settings(tree: &mut Tree, problems: &mut Vec<Problem>) -> Settings {
             return Settings::default();
         }
     }
+}
+
+/// The names as a file has them between brackets, where lists have no numbers.
+fn header(names: &[String]) -> String {
+    let is_number = |at: usize| matches!(keys::at(&names[..at]), Some(Node::Each(_))) && names[at].parse::<usize>().is_ok();
+    let names: Vec<&str> = (0..names.len()).filter(|at| !is_number(*at)).map(|at| names[at].as_str()).collect();
+    names.join(".")
 }
 
 /// Makes every path absolute, and gives those that depend on others their values.
@@ -190,9 +201,21 @@ fn resolve_paths(settings: &mut Settings, base: impl Fn(&str) -> PathBuf) {
 
 /// Reads each secret that is in a file of its own.
 fn read_secrets(settings: &mut Settings) -> Vec<Problem> {
-    let webhook = &mut settings.auth.webhook;
+    let (webhook, audit, backup) = (&mut settings.auth.webhook, &mut settings.audit.webhook, &mut settings.backup);
+    let (s3, oidc, recording) = (&mut backup.s3, &mut settings.http.oidc, &mut settings.recording);
+    let theirs = &mut recording.s3;
     let mut problems = Vec::new();
-    for (key, secret, file_key, file) in [("auth.webhook.token", &mut webhook.token, "auth.webhook.token_file", &webhook.token_file)] {
+    for (key, secret, file_key, file) in [
+        ("auth.webhook.token", &mut webhook.token, "auth.webhook.token_file", &webhook.token_file),
+        ("audit.webhook.secret", &mut audit.secret, "audit.webhook.secret_file", &audit.secret_file),
+        ("http.oidc.client_secret", &mut oidc.client_secret, "http.oidc.client_secret_file", &oidc.client_secret_file),
+        ("backup.key", &mut backup.key, "backup.key_file", &backup.key_file),
+        ("backup.s3.access_key", &mut s3.access_key, "backup.s3.access_key_file", &s3.access_key_file),
+        ("backup.s3.secret_key", &mut s3.secret_key, "backup.s3.secret_key_file", &s3.secret_key_file),
+        ("recording.key", &mut recording.key, "recording.key_file", &recording.key_file),
+        ("recording.s3.access_key", &mut theirs.access_key, "recording.s3.access_key_file", &theirs.access_key_file),
+        ("recording.s3.secret_key", &mut theirs.secret_key, "recording.s3.secret_key_file", &theirs.secret_key_file),
+    ] {
         let Some(path) = file else { continue };
         if secret.is_some() {
             problems.push(Problem::error(file_key, format!("`{key}` is set as well; take one of the two out")));

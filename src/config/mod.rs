@@ -8,7 +8,9 @@ mod document;
 mod keys;
 mod load;
 mod problem;
+mod services;
 mod source;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,8 +24,8 @@ pub use load::{Loaded, Reload, Sources};
 pub use problem::{Origin, Problem, Severity, Unusable};
 
 use crate::name::{InstanceName, TemplateName};
-use crate::workspace::{IdleConfig, LimitsConfig, PoolConfig, Template};
-use crate::{auth, engine, home, http, ssh, telemetry};
+use crate::workspace::{CapacityConfig, IdleConfig, LimitsConfig, MountsConfig, PoolConfig, Template};
+use crate::{audit, auth, backup, engine, home, http, recording, ssh, telemetry, urls};
 
 /// Where the configuration is, unless it is said otherwise.
 pub const DEFAULT_FILE: &str = "/etc/innkeeper/config.toml";
@@ -38,6 +40,8 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// The SSH server.
     pub ssh: ssh::Config,
+    /// Sessions.
+    pub session: ssh::SessionConfig,
     /// Who may log in.
     pub auth: auth::Config,
     /// What runs the containers.
@@ -46,20 +50,50 @@ pub struct Settings {
     pub template: BTreeMap<TemplateName, Template>,
     /// Where homes are.
     pub home: home::Config,
+    /// Backups of homes.
+    pub backup: backup::Config,
     /// When a workspace that nobody uses is stopped.
     pub idle: IdleConfig,
     /// Ready containers that nobody owns yet, so that nobody waits for one.
     pub pool: PoolConfig,
     /// What all workspaces together may use.
     pub limits: LimitsConfig,
-    /// Health and metrics over HTTP.
+    /// What is measured, and what the host costs.
+    pub capacity: CapacityConfig,
+    /// What of the host may appear in workspaces.
+    pub mounts: MountsConfig,
+    /// Health, metrics, the API and the dashboard over HTTP.
     pub http: http::Config,
+    /// Workspace URLs.
+    pub urls: urls::Config,
+    /// The audit trail.
+    pub audit: audit::Config,
+    /// Recordings of terminals.
+    pub recording: recording::Config,
     /// What is logged, to standard error.
     pub log: telemetry::Config,
 }
 
 /// Keys whose change is not applied by a reload, the whole section where a section is named.
-const NEEDS_RESTART: &[&str] = &["instance", "state_dir", "ssh.listen", "ssh.host_keys", "engine", "home", "http.listen", "log.format"];
+const NEEDS_RESTART: &[&str] = &[
+    "instance",
+    "state_dir",
+    "ssh.listen",
+    "ssh.host_keys",
+    "engine",
+    "home.driver",
+    "home.root",
+    "backup",
+    "http.listen",
+    "http.api",
+    "http.dashboard",
+    "http.session_lifetime",
+    "http.oidc",
+    "urls",
+    "audit",
+    "recording",
+    "log.format",
+];
 
 impl Settings {
     /// The keys that differ between the two and that only a restart applies.
@@ -86,9 +120,34 @@ impl Settings {
         self.auth.accounts.file.clone().unwrap_or_else(|| self.state_dir.join("accounts.toml"))
     }
 
+    /// The socket at which an administrator's commands reach the running gateway.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.state_dir.join("admin.sock")
+    }
+
+    /// The directory of what links to workspaces are signed with.
+    pub fn links(&self) -> PathBuf {
+        self.state_dir.join("urls")
+    }
+
+    /// The directory of the audit trail.
+    pub fn audit_trail(&self) -> PathBuf {
+        self.state_dir.join("audit")
+    }
+
+    /// The directory of the recordings.
+    pub fn recordings(&self) -> PathBuf {
+        self.state_dir.join("recordings")
+    }
+
     /// The directory of the homes.
     pub fn homes(&self) -> PathBuf {
         self.home.root.clone().unwrap_or_else(|| self.state_dir.join("homes"))
+    }
+
+    /// The directory of what containers' inits need from the host.
+    pub fn inits(&self) -> PathBuf {
+        self.state_dir.join("init")
     }
 
     /// Every value that is set, by its key; secrets too, so not for showing.
@@ -124,6 +183,16 @@ impl Settings {
             ("auth.webhook.client_cert_file", &mut webhook.client_cert_file),
             ("auth.webhook.client_key_file", &mut webhook.client_key_file),
             ("home.root", &mut self.home.root),
+            ("urls.tls_cert", &mut self.urls.tls_cert),
+            ("urls.tls_key", &mut self.urls.tls_key),
+            ("http.oidc.client_secret_file", &mut self.http.oidc.client_secret_file),
+            ("audit.webhook.secret_file", &mut self.audit.webhook.secret_file),
+            ("backup.key_file", &mut self.backup.key_file),
+            ("backup.s3.access_key_file", &mut self.backup.s3.access_key_file),
+            ("backup.s3.secret_key_file", &mut self.backup.s3.secret_key_file),
+            ("recording.key_file", &mut self.recording.key_file),
+            ("recording.s3.access_key_file", &mut self.recording.s3.access_key_file),
+            ("recording.s3.secret_key_file", &mut self.recording.s3.secret_key_file),
         ];
         let always = [("state_dir", &mut self.state_dir), ("engine.socket", &mut self.engine.socket)];
         let optional = optional.into_iter().filter_map(|(key, path)| Some((key, path.as_mut()?)));
@@ -131,8 +200,18 @@ impl Settings {
     }
 
     /// Every secret, by its key.
-    fn secrets(&self) -> [(&'static str, Option<&SecretString>); 1] {
-        [("auth.webhook.token", self.auth.webhook.token.as_ref())]
+    fn secrets(&self) -> [(&'static str, Option<&SecretString>); 9] {
+        [
+            ("auth.webhook.token", self.auth.webhook.token.as_ref()),
+            ("http.oidc.client_secret", self.http.oidc.client_secret.as_ref()),
+            ("audit.webhook.secret", self.audit.webhook.secret.as_ref()),
+            ("backup.key", self.backup.key.as_ref()),
+            ("backup.s3.access_key", self.backup.s3.access_key.as_ref()),
+            ("backup.s3.secret_key", self.backup.s3.secret_key.as_ref()),
+            ("recording.key", self.recording.key.as_ref()),
+            ("recording.s3.access_key", self.recording.s3.access_key.as_ref()),
+            ("recording.s3.secret_key", self.recording.s3.secret_key.as_ref()),
+        ]
     }
 }
 
@@ -145,14 +224,21 @@ impl Default for Settings {
             instance,
             state_dir: PathBuf::from("/var/lib/innkeeper"),
             ssh: ssh::Config::default(),
+            session: ssh::SessionConfig::default(),
             auth: auth::Config::default(),
             engine: engine::Config::default(),
             template: BTreeMap::from([(default_template(), Template::default())]),
             home: home::Config::default(),
+            backup: backup::Config::default(),
             idle: IdleConfig::default(),
             pool,
             limits: LimitsConfig::default(),
+            capacity: CapacityConfig::default(),
+            mounts: MountsConfig::default(),
             http: http::Config::default(),
+            urls: urls::Config::default(),
+            audit: audit::Config::default(),
+            recording: recording::Config::default(),
             log: telemetry::Config::default(),
         }
     }

@@ -89,8 +89,19 @@ pub(super) fn remove(table: &mut Table, names: &[String]) -> bool {
     match names {
         [] => false,
         [name] => table.remove(name).is_some(),
-        [name, rest @ ..] => table.get_mut(name).and_then(Value::as_table_mut).is_some_and(|inner| remove(inner, rest)),
+        [name, rest @ ..] => match (table.get_mut(name), rest) {
+            (Some(Value::Table(inner)), _) => remove(inner, rest),
+            // Without one of its entries, the others of a list would have other numbers than in the file: all of it goes.
+            (Some(Value::Array(_)), [_]) => table.remove(name).is_some(),
+            (Some(Value::Array(list)), [number, rest @ ..]) => entry(list, number).is_some_and(|inner| remove(inner, rest)),
+            _ => false,
+        },
     }
+}
+
+/// The section of this number in a list.
+fn entry<'a>(list: &'a mut [Value], number: &str) -> Option<&'a mut Table> {
+    list.get_mut(number.parse::<usize>().ok()?)?.as_table_mut()
 }
 
 fn insert(table: &mut Table, names: &[String], value: Value) {
@@ -130,6 +141,10 @@ fn resolve(rest: &str) -> Result<(Names, Option<&'static Leaf>), String> {
                 let Some(chosen) = segments.next() else { break };
                 names.push(chosen.to_lowercase());
             }
+            Node::Each(_) => match segments.next() {
+                None => break,
+                Some(more) => return Err(format!("unknown key `{more}`: `{}` is a list, and set as a whole", names.join("."))),
+            },
             Node::Leaf(leaf) => match (segments.next(), segments.next()) {
                 (None, _) => return Ok((names, Some(leaf))),
                 // Names of environment variables keep their case.
@@ -168,8 +183,19 @@ fn locate(table: &DeTable<'_>, names: &mut Names, found: &mut impl FnMut(&[Strin
     for (key, value) in table {
         names.push(key.get_ref().to_string());
         found(names, Spanned::span(key).start);
-        if let DeValue::Table(inner) = value.get_ref() {
-            locate(inner, names, found);
+        match value.get_ref() {
+            DeValue::Table(inner) => locate(inner, names, found),
+            DeValue::Array(list) => {
+                for (number, value) in list.iter().enumerate() {
+                    names.push(number.to_string());
+                    if let DeValue::Table(inner) = value.get_ref() {
+                        found(names, value.span().start);
+                        locate(inner, names, found);
+                    }
+                    names.pop();
+                }
+            }
+            _ => {}
         }
         names.pop();
     }
@@ -190,8 +216,17 @@ fn find_unknown(table: &Table, section: &'static Section, names: &mut Names, unk
                     names.pop();
                 }
             }
+            (Some(Node::Each(inner)), Value::Array(list)) => {
+                for (number, value) in list.iter().enumerate() {
+                    names.push(number.to_string());
+                    if let Value::Table(table) = value {
+                        find_unknown(table, inner, names, unknown);
+                    }
+                    names.pop();
+                }
+            }
             // A value of the wrong type is found when it is given one.
-            (Some(Node::Leaf(_) | Node::Section(_) | Node::Named(_)), _) => {}
+            (Some(Node::Leaf(_) | Node::Section(_) | Node::Named(_) | Node::Each(_)), _) => {}
         }
         names.pop();
     }

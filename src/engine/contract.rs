@@ -32,7 +32,8 @@ impl<E: Engine> Subject<E> {
             env: BTreeMap::new(),
             limits: Limits { cpus: 0.5, memory: Size::mib(64), pids: 32, open_files: 256 },
             mounts: Vec::new(),
-            network: self.network().name,
+            network: Some(self.network().name),
+            init: None,
         }
     }
 
@@ -54,8 +55,12 @@ impl<E: Engine> Subject<E> {
         let network = self.network();
         let (a, b) = tokio::join!(self.one.ensure_network(&network), self.one.ensure_network(&network));
         a.and(b).expect("two at once make one network");
-        assert!(self.one.image(&self.image).await.unwrap().is_some());
+        let id = self.one.image(&self.image).await.unwrap().expect("an image");
         assert!(self.one.image("innkeeper-test/absent:latest").await.unwrap().is_none());
+        let program = self.one.image_program(&self.image).await.unwrap().expect("an image");
+        assert_eq!((program.directory.as_str(), &program.check), ("/", &None));
+        assert_eq!(self.one.image_program(&id.0).await.unwrap(), Some(program), "by its id as well");
+        assert!(self.one.image_program("innkeeper-test/absent:latest").await.unwrap().is_none());
     }
 
     async fn names_are_locks(&self) {

@@ -16,7 +16,7 @@ use tokio::sync::broadcast;
 
 use super::{
     Container, ContainerId, ContainerSpec, ContainerState, Engine, EngineError, Event, EventKind, ExecId, ExecSpec, ExecState, ExecStream,
-    INSTANCE_LABEL, ImageId, Limits, NetworkSpec, Usage, Version,
+    INSTANCE_LABEL, ImageId, ImageProgram, Limits, NetworkSpec, Usage, Version,
 };
 use crate::name::InstanceName;
 
@@ -33,6 +33,7 @@ pub(crate) enum Call {
     Version,
     EnsureNetwork,
     Image,
+    ImageProgram,
     Pull,
     Create,
     Start,
@@ -73,6 +74,7 @@ struct State {
     networks: BTreeMap<String, InstanceName>,
     images: HashMap<String, ImageId>,
     pullable: HashMap<String, ImageId>,
+    programs: HashMap<ImageId, ImageProgram>,
     execs: HashMap<ExecId, ExecState>,
     script: Option<Script>,
     calls: HashMap<Call, usize>,
@@ -117,6 +119,11 @@ impl FakeEngine {
     /// Makes an image be there, or be another one under the same reference.
     pub(crate) fn put_image(&self, reference: &str, id: &str) {
         self.world.state.lock().images.insert(reference.to_owned(), ImageId(id.to_owned()));
+    }
+
+    /// Says what [`Engine::image_program`] answers for an image.
+    pub(crate) fn put_program(&self, id: &str, program: ImageProgram) {
+        self.world.state.lock().programs.insert(ImageId(id.to_owned()), program);
     }
 
     /// Makes an image available to [`Engine::pull`] only.
@@ -319,7 +326,8 @@ pub(crate) fn small_spec(name: &str) -> ContainerSpec {
         env: BTreeMap::new(),
         limits: Limits { cpus: 1.0, memory: crate::units::Size::mib(64), pids: 32, open_files: 256 },
         mounts: Vec::new(),
-        network: "net".to_owned(),
+        network: Some("net".to_owned()),
+        init: None,
     }
 }
 
@@ -352,6 +360,16 @@ impl Engine for FakeEngine {
         self.call(Call::Image, || Ok(self.world.state.lock().images.get(reference).cloned())).await
     }
 
+    async fn image_program(&self, image: &str) -> Result<Option<ImageProgram>, EngineError> {
+        self.call(Call::ImageProgram, || {
+            let state = self.world.state.lock();
+            let id = state.images.get(image).or_else(|| state.images.values().find(|id| id.0 == image));
+            let plain = || ImageProgram { command: Vec::new(), directory: "/".to_owned(), check: None };
+            Ok(id.map(|id| state.programs.get(id).cloned().unwrap_or_else(plain)))
+        })
+        .await
+    }
+
     async fn pull(&self, reference: &str, progress: &(dyn Fn(String) + Send + Sync)) -> Result<ImageId, EngineError> {
         progress(format!("pulling {reference}"));
         self.call(Call::Pull, || {
@@ -377,7 +395,7 @@ impl Engine for FakeEngine {
             }
             let mut labels = spec.labels.clone();
             labels.insert(INSTANCE_LABEL.to_owned(), self.instance.to_string());
-            let container = Container { id: id.clone(), name: spec.name.clone(), labels, state: ContainerState::Created, image };
+            let container = Container { id: id.clone(), name: spec.name.clone(), labels, state: ContainerState::Created, image, pid: None };
             let entry = Entry { instance: self.instance.clone(), container, spec: spec.clone(), usage: Usage::default() };
             state.containers.insert(id.clone(), entry);
             Ok(id)

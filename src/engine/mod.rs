@@ -20,7 +20,7 @@ use futures_util::Stream;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use config::{Config, Kind};
-pub use spec::{ContainerSpec, Limits, Mount, NetworkSpec, Propagation};
+pub use spec::{ContainerSpec, INIT_OPEN_FILES, Limits, Mount, NetworkSpec, Propagation};
 
 /// The label that every container, network and image innkeeper makes carries; its value is the instance's name.
 pub const INSTANCE_LABEL: &str = "innkeeper";
@@ -61,6 +61,34 @@ pub struct Container {
     pub state: ContainerState,
     /// The image it was made from.
     pub image: ImageId,
+    /// Its first process, as this host counts. Known only of one that runs and was asked for by itself ([`Engine::inspect`]).
+    pub pid: Option<u32>,
+}
+
+/// What an image says of the program that it is for. Its environment is not here: every process of a container has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageProgram {
+    /// Program and arguments: its ENTRYPOINT and CMD. Empty: it names none.
+    pub command: Vec<String>,
+    /// Where the program starts: its WORKDIR, or `/`.
+    pub directory: String,
+    /// How it is found out whether the program does its work: its HEALTHCHECK.
+    pub check: Option<ImageCheck>,
+}
+
+/// An image's HEALTHCHECK. What it does not say is `None`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageCheck {
+    /// Program and arguments. Ends with status 0 if all is well.
+    pub command: Vec<String>,
+    /// How often.
+    pub every: Option<Duration>,
+    /// How long it may take.
+    pub timeout: Option<Duration>,
+    /// How many in a row must fail until all is not well.
+    pub retries: Option<u32>,
+    /// For how long after the start failures do not count.
+    pub grace: Option<Duration>,
 }
 
 /// Something that happened to one of the instance's containers.
@@ -209,8 +237,17 @@ pub trait Engine: Send + Sync + 'static {
     /// Makes the network if it is not there.
     async fn ensure_network(&self, network: &NetworkSpec) -> Result<(), EngineError>;
 
+    /// The bits of the prefix of a network's IPv4 addresses, where it is there and the engine says.
+    async fn network_prefix(&self, network: &NetworkSpec) -> Result<Option<u32>, EngineError> {
+        let _ = network;
+        Ok(None)
+    }
+
     /// The image that a reference means now, if it is here.
     async fn image(&self, reference: &str) -> Result<Option<ImageId>, EngineError>;
+
+    /// What an image, named by a reference or its id, says of its program, if it is here.
+    async fn image_program(&self, image: &str) -> Result<Option<ImageProgram>, EngineError>;
 
     /// Fetches an image. `progress` is told a short line now and then.
     async fn pull(&self, reference: &str, progress: &(dyn Fn(String) + Send + Sync)) -> Result<ImageId, EngineError>;

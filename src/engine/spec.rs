@@ -5,6 +5,13 @@ use std::path::PathBuf;
 
 use crate::units::Size;
 
+/// Open files that a container's init may allow itself: more than any process in a container may have, and as many as a host allows without
+/// being asked (systemd's own hard limit).
+///
+/// Descriptors that are on their way through Unix sockets count for all containers together, since all run as the same user, and the kernel
+/// refuses to send more to whoever's limit of open files is below their number. Users stay below theirs; init always has room above it.
+pub const INIT_OPEN_FILES: u32 = 524_288;
+
 /// What a container may use.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
@@ -36,8 +43,10 @@ pub struct ContainerSpec {
     pub limits: Limits,
     /// Directories of the host that appear in it.
     pub mounts: Vec<Mount>,
-    /// The network it is on.
-    pub network: String,
+    /// The network it is on; `None`: on none, with its loopback alone.
+    pub network: Option<String>,
+    /// The directory of the host that has its init, and what that needs. Without one, its first process only waits and reaps.
+    pub init: Option<PathBuf>,
 }
 
 /// A directory of the host that appears in a container.

@@ -3,12 +3,31 @@
 //! A home is a workspace's persistent files. A slot is an empty directory on the host that a container has for its home directory, bound
 //! with slave propagation: a home mounted on the slot appears in the container. This room knows paths and mounts, no containers.
 
+mod btrfs;
+mod capability;
 mod config;
+mod directory;
+mod driver;
+mod files;
 mod homes;
+mod host;
+mod loopback;
+mod mounts;
+mod program;
+mod prospects;
+mod shelf;
+pub mod skeleton;
 mod slots;
+pub mod tree;
+mod xfs;
 
-pub use config::{Config, Driver};
-pub use homes::Homes;
+pub use config::{Config, DriverKind};
+pub use driver::{Applied, HomeId, Quota, Usage};
+pub use homes::{Homes, Snapshot, Source, Staged};
+pub use host::{Fence, FenceError, make_within};
+pub(crate) use loopback::SMALLEST as SMALLEST_IMAGE;
+pub use prospects::{Prospect, prospects};
+pub use shelf::{AsideId, AsideReason};
 pub use slots::{Slot, SlotId, Slots};
 
 use std::io;

@@ -1,5 +1,8 @@
 //! Slots: how a home reaches a container that is already running.
 //!
+//! A slot is one directory for the home, called as the slot is, and one for each volume, with the volume's name after a dot. They are made,
+//! answered for and removed together; what is mounted on one is mounted on that one alone.
+//!
 //! Every slot that this process answers for is *held* by a [`Slot`]. A slot on the disk that nobody holds belongs to nobody, and whoever
 //! finds it may take it away; that is all the sweeper needs to know to never take the home from under a container that is just being claimed.
 
@@ -10,10 +13,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
-use rustix::fs::Mode;
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount_bind, mount_change, mount_remount, unmount};
+use rustix::fs::{CWD, Mode, StatVfsMountFlags};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_bind, mount_change, mount_remount, move_mount,
+    open_tree, unmount,
+};
 
 use super::HomeError;
+use super::mounts::{mount_points, mounts_in};
+use crate::name::VolumeName;
 
 /// The name of a slot: 16 lowercase hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,7 +40,7 @@ struct Inner {
     held: Mutex<HashSet<SlotId>>,
 }
 
-/// A slot that somebody answers for, until this is dropped. Dropping it leaves the directory and its mount as they are.
+/// A slot that somebody answers for, until this is dropped. Dropping it leaves the directories and their mounts as they are.
 #[derive(Debug)]
 pub struct Slot {
     id: SlotId,
@@ -46,6 +54,14 @@ impl SlotId {
     pub fn parse(text: &str) -> Option<Self> {
         let digits = text.len() == 16 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         digits.then(|| Self(text.to_owned()))
+    }
+
+    /// The slot that a directory is of, by the directory's name.
+    fn of_directory(name: &str) -> Option<Self> {
+        match name.split_once('.') {
+            Some((id, volume)) => volume.parse::<VolumeName>().ok().and_then(|_| Self::parse(id)),
+            None => Self::parse(name),
+        }
     }
 
     /// The name as text.
@@ -85,16 +101,20 @@ impl Slots {
         self.0.mounts
     }
 
-    /// Makes a new slot. Until a home is mounted on it, nobody in a container can write to it: it belongs to root.
-    pub fn create(&self) -> Result<Slot, HomeError> {
+    /// Makes a new slot, for a home and these volumes. Until one is mounted on it, nobody in a container can write to a directory of it: it
+    /// belongs to root.
+    pub fn create<'a>(&self, volumes: impl IntoIterator<Item = &'a VolumeName>) -> Result<Slot, HomeError> {
         let id = SlotId(HEXLOWER.encode(&rand::random::<[u8; 8]>()));
         // Held before it exists, so that nobody who looks in between takes it for left behind.
         let slot = self.hold(id);
         if !self.can_mount() {
             return Ok(slot);
         }
-        let path = slot.path();
-        rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755)).map_err(HomeError::of("make", &path))?;
+        // A kill between two of these leaves a slot that nobody holds, whichever of its directories there are.
+        for volume in std::iter::once(None).chain(volumes.into_iter().map(Some)) {
+            let path = slot.path(volume);
+            rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755)).map_err(HomeError::of("make", &path))?;
+        }
         Ok(slot)
     }
 
@@ -112,18 +132,12 @@ impl Slots {
 
     /// The slots on the disk that nobody answers for.
     pub fn unheld(&self) -> Result<Vec<SlotId>, HomeError> {
-        let dir = &self.0.dir;
-        let mut found = Vec::new();
         if !self.can_mount() {
-            return Ok(found);
+            return Ok(Vec::new());
         }
-        for entry in std::fs::read_dir(dir).map_err(HomeError::of("list", dir))? {
-            let entry = entry.map_err(HomeError::of("list", dir))?;
-            found.extend(entry.file_name().to_str().and_then(SlotId::parse));
-        }
+        let found: HashSet<SlotId> = self.0.directories()?.into_iter().map(|(id, _)| id).collect();
         let held = self.0.held.lock();
-        found.retain(|id| !held.contains(id));
-        Ok(found)
+        Ok(found.into_iter().filter(|id| !held.contains(id)).collect())
     }
 
     /// Unmounts the directory itself; for when the instance is removed for good.
@@ -144,6 +158,18 @@ impl Slots {
 
 // === impl Inner ===
 
+impl Inner {
+    /// All directories of slots there are, each with the slot that it is of.
+    fn directories(&self) -> Result<Vec<(SlotId, PathBuf)>, HomeError> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&self.dir).map_err(HomeError::of("list", &self.dir))? {
+            let entry = entry.map_err(HomeError::of("list", &self.dir))?;
+            found.extend(entry.file_name().to_str().and_then(SlotId::of_directory).map(|id| (id, entry.path())));
+        }
+        Ok(found)
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         if self.provisional.load(Ordering::SeqCst) {
@@ -161,32 +187,41 @@ impl Slot {
         &self.id
     }
 
-    /// Where it is on the host.
-    pub fn path(&self) -> PathBuf {
-        self.slots.dir.join(self.id.as_str())
+    /// Where its directory for a volume is on the host, or for the home.
+    pub fn path(&self, volume: Option<&VolumeName>) -> PathBuf {
+        self.slots.dir.join(match volume {
+            Some(volume) => format!("{}.{volume}", self.id.as_str()),
+            None => self.id.as_str().to_owned(),
+        })
     }
 
-    /// What a container of this home has to bind: the slot, or the home itself where nothing can be mounted.
-    pub fn source(&self, home: &Path) -> PathBuf {
-        if self.slots.mounts { self.path() } else { home.to_owned() }
+    /// What a container of this tree has to bind: the slot's directory, or the tree itself where nothing can be mounted.
+    pub fn source(&self, volume: Option<&VolumeName>, tree: PathBuf) -> PathBuf {
+        if self.slots.mounts { self.path(volume) } else { tree }
     }
 
-    /// Whether anything is mounted on it.
-    pub fn is_mounted(&self) -> Result<bool, HomeError> {
-        Ok(mount_points()?.contains(&self.path()))
+    /// Whether anything is mounted on its directory for a volume, or for the home.
+    pub fn is_mounted(&self, volume: Option<&VolumeName>) -> Result<bool, HomeError> {
+        Ok(mount_points()?.contains(&self.path(volume)))
     }
 
-    /// Mounts a home on it, and does nothing if it is there already. The directory is made again if it is gone.
+    /// Whether nothing is mounted on any of its directories.
+    pub fn is_vacant(&self) -> Result<bool, HomeError> {
+        Ok(self.mounted()?.is_empty())
+    }
+
+    /// Mounts a volume's tree on its directory, or the home's, and does nothing if it is there already. The directory is made again if it is
+    /// gone.
     ///
-    /// Setuid files and device nodes in a home do nothing, whatever way they came in.
-    pub fn mount(&self, home: &Path) -> Result<(), HomeError> {
+    /// Setuid files and device nodes in it do nothing, whatever way they came in.
+    pub fn mount(&self, volume: Option<&VolumeName>, tree: &Path) -> Result<(), HomeError> {
         if !self.slots.mounts {
             return Ok(());
         }
-        let path = self.path();
-        if self.is_mounted()? {
+        let path = self.path(volume);
+        if self.is_mounted(volume)? {
             let stat = |path: &Path| rustix::fs::stat(path).map_err(HomeError::of("look at", path));
-            let (here, there) = (stat(&path)?, stat(home)?);
+            let (here, there) = (stat(&path)?, stat(tree)?);
             if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino) {
                 return Ok(());
             }
@@ -197,28 +232,52 @@ impl Slot {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
             Err(why) => return Err(HomeError::of("make", &path)(why)),
         }
-        mount_bind(home, &path).map_err(HomeError::of("mount a home on", &path))?;
-        mount_remount(&path, MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV, c"").map_err(HomeError::of("restrict", &path))
+        mount_bind(tree, &path).map_err(HomeError::of("mount a home on", &path))?;
+        restrict(&path)
     }
 
-    /// Takes whatever is mounted off it and removes the directory. The home itself is not touched.
+    /// Takes whatever is mounted off all its directories. What is mounted is not touched itself.
+    pub fn unmount(&self) -> Result<(), HomeError> {
+        if !self.slots.mounts {
+            return Ok(());
+        }
+        // First, so that a slot that is gone has left nothing beside it.
+        self.take_back(0)?;
+        // More than once where something was mounted meanwhile; bounded, so that a file system that will not go cannot hold us here.
+        for _ in 0..8 {
+            let mounted = self.mounted()?;
+            if mounted.is_empty() {
+                break;
+            }
+            for path in mounted {
+                unmount(&path, UnmountFlags::DETACH).map_err(HomeError::of("unmount", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes whatever is mounted off it and removes its directories. What was mounted is not touched itself.
     pub fn remove(self) -> Result<(), HomeError> {
         if !self.slots.mounts {
             return Ok(());
         }
-        let path = self.path();
-        // More than once where something was mounted twice; bounded, so that a file system that will not go cannot hold us here.
-        for _ in 0..8 {
-            if !self.is_mounted()? {
-                break;
+        self.unmount()?;
+        let mut outcome = Ok(());
+        // As they are on the disk: which volumes it was made for, whoever finds it after a kill does not know.
+        for (_, path) in self.slots.directories()?.into_iter().filter(|(id, _)| *id == self.id) {
+            // Not recursive, ever: if a home should still be there, this fails and the home is untouched.
+            match rustix::fs::rmdir(&path) {
+                Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+                Err(why) => outcome = Err(HomeError::of("remove", &path)(why)),
             }
-            unmount(&path, UnmountFlags::DETACH).map_err(HomeError::of("unmount", &path))?;
         }
-        // Not recursive, ever: if a home should still be there, this fails and the home is untouched.
-        match rustix::fs::rmdir(&path) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-            Err(why) => Err(HomeError::of("remove", &path)(why)),
-        }
+        outcome
+    }
+
+    /// Where something is mounted on it, once for each time.
+    fn mounted(&self) -> Result<Vec<PathBuf>, HomeError> {
+        let of_this = |path: &PathBuf| path.file_name().and_then(|name| SlotId::of_directory(name.to_str()?)).as_ref() == Some(&self.id);
+        Ok(mounts_in(&self.slots.dir)?.into_iter().filter(of_this).collect())
     }
 }
 
@@ -228,20 +287,19 @@ impl Drop for Slot {
     }
 }
 
-/// Where something is mounted, as this process sees it.
-fn mount_points() -> Result<HashSet<PathBuf>, HomeError> {
-    let table = Path::new("/proc/self/mountinfo");
-    let text = std::fs::read_to_string(table).map_err(HomeError::of("read", table))?;
-    Ok(text.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape).collect())
-}
-
-/// The kernel writes space, tab, newline and backslash in a path as octal escapes.
-fn unescape(path: &str) -> PathBuf {
-    let mut out = path.to_owned();
-    for (escape, character) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
-        out = out.replace(escape, character);
+/// Has setuid files and device nodes do nothing in what was mounted just now, in a container that runs as well.
+///
+/// What has travelled into a container does not follow a change of its mount's flags. So the mount is taken away again and put back as it is
+/// then; a kill in between leaves none. A Linux before 5.2 cannot do that, and the host's is restricted alone.
+fn restrict(path: &Path) -> Result<(), HomeError> {
+    let flags = rustix::fs::statvfs(path).map_err(HomeError::of("look at", path))?.f_flag;
+    if flags.contains(StatVfsMountFlags::NOSUID | StatVfsMountFlags::NODEV) {
+        return Ok(());
     }
-    PathBuf::from(out)
+    mount_remount(path, MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV, c"").map_err(HomeError::of("restrict", path))?;
+    let Ok(restricted) = open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC) else { return Ok(()) };
+    unmount(path, UnmountFlags::DETACH).map_err(HomeError::of("unmount", path))?;
+    move_mount(restricted, c"", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).map_err(HomeError::of("mount a home on", path))
 }
 
 #[cfg(test)]
@@ -273,12 +331,12 @@ mod tests {
         let tmp = Mounted::new();
         let home = tmp.0.path().join("home");
         std::fs::create_dir(&home).unwrap();
-        let slot = tmp.1.create().unwrap();
-        assert!(!slot.is_mounted().unwrap());
-        slot.mount(&home).unwrap();
-        slot.mount(&home).unwrap();
-        std::fs::write(slot.path().join("file"), "hers").unwrap();
-        let path = slot.path();
+        let slot = tmp.1.create([]).unwrap();
+        assert!(!slot.is_mounted(None).unwrap());
+        slot.mount(None, &home).unwrap();
+        slot.mount(None, &home).unwrap();
+        std::fs::write(slot.path(None).join("file"), "hers").unwrap();
+        let path = slot.path(None);
         slot.remove().unwrap();
         assert!(!path.exists());
         assert_eq!(std::fs::read_to_string(home.join("file")).unwrap(), "hers");
@@ -287,18 +345,62 @@ mod tests {
     #[test]
     fn another_home_is_not_mounted_over_the_first() {
         let tmp = Mounted::new();
-        let slot = tmp.1.create().unwrap();
+        let slot = tmp.1.create([]).unwrap();
         for name in ["a", "b"] {
             std::fs::create_dir(tmp.0.path().join(name)).unwrap();
         }
-        slot.mount(&tmp.0.path().join("a")).unwrap();
-        assert!(slot.mount(&tmp.0.path().join("b")).is_err());
+        slot.mount(None, &tmp.0.path().join("a")).unwrap();
+        assert!(slot.mount(None, &tmp.0.path().join("b")).is_err());
+    }
+
+    #[test]
+    fn a_home_and_its_volumes_come_and_go_together_and_each_in_its_place() {
+        let tmp = Mounted::new();
+        let [data, cache]: [VolumeName; 2] = ["data", "cache"].map(|name| name.parse().unwrap());
+        let places = [None, Some(&data), Some(&cache)];
+        let tree = |volume: Option<&VolumeName>| tmp.0.path().join(volume.map_or("home", |volume| volume.as_str()));
+        let (slot, other) = (tmp.1.create([&data, &cache]).unwrap(), tmp.1.create([&data]).unwrap());
+        for volume in places {
+            std::fs::create_dir(tree(volume)).unwrap();
+            assert!(slot.path(volume).is_dir() && !slot.is_mounted(volume).unwrap());
+        }
+        slot.mount(Some(&data), &tree(Some(&data))).unwrap();
+        assert!(slot.is_mounted(Some(&data)).unwrap() && !slot.is_mounted(None).unwrap() && !slot.is_vacant().unwrap());
+        assert!(slot.mount(Some(&data), &tree(Some(&cache))).is_err(), "another is there");
+        for volume in places {
+            slot.mount(volume, &tree(volume)).unwrap();
+            std::fs::write(slot.path(volume).join("file"), tree(volume).to_str().unwrap()).unwrap();
+        }
+        other.mount(Some(&data), &tree(Some(&cache))).unwrap();
+        slot.unmount().unwrap();
+        assert!(slot.is_vacant().unwrap() && other.is_mounted(Some(&data)).unwrap(), "another's is not touched");
+
+        // As a kill leaves it: nobody holds it or knows what it is for.
+        slot.mount(Some(&cache), &tree(Some(&cache))).unwrap();
+        let (id, paths) = (slot.id().clone(), places.map(|volume| slot.path(volume)));
+        drop(slot);
+        std::fs::remove_dir(&paths[0]).unwrap();
+        assert_eq!(tmp.1.unheld().unwrap(), std::slice::from_ref(&id));
+        tmp.1.adopt(id).unwrap().remove().unwrap();
+        assert!(paths.iter().all(|path| !path.exists()) && tmp.1.unheld().unwrap().is_empty());
+        for volume in places {
+            assert_eq!(std::fs::read_to_string(tree(volume).join("file")).unwrap(), tree(volume).to_str().unwrap());
+        }
+    }
+
+    #[test]
+    fn only_names_of_slots_are_those_of_slots() {
+        let id = "0123456789abcdef";
+        assert_eq!(SlotId::of_directory(&format!("{id}.data")), SlotId::parse(id));
+        for other in ["", ".data", "data", "0123456789abcdef.", "0123456789abcdef.a.b", "0123456789abcdef.Data", "0123456789abcdef.-x"] {
+            assert_eq!(SlotId::of_directory(other), None, "{other}");
+        }
     }
 
     #[test]
     fn only_what_nobody_holds_is_found() {
         let tmp = Mounted::new();
-        let (kept, left) = (tmp.1.create().unwrap(), tmp.1.create().unwrap());
+        let (kept, left) = (tmp.1.create([]).unwrap(), tmp.1.create([]).unwrap());
         let id = left.id().clone();
         assert!(tmp.1.adopt(id.clone()).is_none(), "held by somebody else");
         drop(left);

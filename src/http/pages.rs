@@ -68,7 +68,7 @@ impl Pages {
             .route("/healthz", get("ok\n"))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
-            .fallback((StatusCode::NOT_FOUND, "there are /healthz, /readyz and /metrics\n"))
+            .fallback((StatusCode::NOT_FOUND, "there are /healthz, /readyz, /metrics, /api/v1 and /dashboard/\n"))
             .method_not_allowed_fallback((StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n"))
             .layer(map_response(with_headers))
             .with_state(self)

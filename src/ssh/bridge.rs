@@ -10,10 +10,12 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Client, Gone};
 use super::input::Input;
+use super::leaving::Staying;
 use super::words;
 use crate::attach::{AttachError, Control, Exit, Process};
 use crate::workspace::Ending;
@@ -24,18 +26,26 @@ const AFTER_DEATH: Duration = Duration::from_secs(5);
 /// How long after an end that looks like a container's death the news of one is waited for.
 const NEWS: Duration = Duration::from_secs(1);
 
+/// How long it may take to be known how a process ended whose output has.
+const EXIT_KNOWN: Duration = Duration::from_secs(10);
+
 /// How long a request about a process may take.
 const REQUEST: Duration = Duration::from_secs(10);
+
+/// How much later an end that is said again must be for it to be another.
+const PUT_OFF: Duration = Duration::from_secs(60);
 
 /// How a session ended.
 #[derive(Debug)]
 pub(super) enum Ended {
     /// The process did.
     Exited(Exit),
-    /// The client is gone; the process was told.
+    /// The client is gone. What becomes of the process is not decided here.
     Gone,
     /// The container did, and took the process with it.
     Died(Option<Exit>),
+    /// An administrator has ended the session, or it must be recorded and cannot be.
+    Expelled,
     /// The process's stream broke.
     Lost(String),
 }
@@ -48,12 +58,14 @@ pub(super) struct Surroundings {
     pub(super) draining: CancellationToken,
     /// How long sessions may go on after that.
     pub(super) drain_timeout: Duration,
+    /// Whether the process goes on without its client.
+    pub(super) staying: Staying,
 }
 
 /// Runs until the process has ended and all its output was sent, or the client is gone.
 pub(super) async fn run(client: &Client, input: &Input, process: Process, mut around: Surroundings, first_byte: impl FnOnce()) -> Ended {
     let Process { input: stdin, output, control } = process;
-    let mut death = around.ending.clone();
+    let (mut death, mut expelled) = (around.ending.clone(), around.ending.clone());
     let ended = {
         let output = async {
             let mut first_byte = Some(first_byte);
@@ -75,10 +87,11 @@ pub(super) async fn run(client: &Client, input: &Input, process: Process, mut ar
                     }
                 }
             }
-            match (control.exit().await, broken) {
-                (Ok(exit), None) => Ended::Exited(exit),
-                (Ok(_), Some(why)) => Ended::Lost(why),
-                (Err(why), _) => Ended::Lost(why.to_string()),
+            match (tokio::time::timeout(EXIT_KNOWN, control.exit()).await, broken) {
+                (Ok(Ok(exit)), None) => Ended::Exited(exit),
+                (Ok(Ok(_)), Some(why)) => Ended::Lost(why),
+                (Ok(Err(why)), _) => Ended::Lost(why.to_string()),
+                (Err(_), _) => Ended::Lost("nobody says how it ended".to_owned()),
             }
         };
         let too_late = async {
@@ -88,8 +101,14 @@ pub(super) async fn run(client: &Client, input: &Input, process: Process, mut ar
             }
             tokio::time::sleep(AFTER_DEATH).await;
         };
+        let expelled = async {
+            if expelled.wait_for(|ending| matches!(ending, Some(Ending::Ended | Ending::Unrecorded))).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
         tokio::select! {
             ended = output => ended,
+            () = expelled => Ended::Expelled,
             () = input.gone().cancelled() => Ended::Gone,
             () = too_late => Ended::Died(None),
             never = feed(input, stdin) => match never {},
@@ -98,13 +117,8 @@ pub(super) async fn run(client: &Client, input: &Input, process: Process, mut ar
         }
     };
     match ended {
-        Ended::Gone => {
-            let told = tokio::time::timeout(REQUEST, control.hang_up()).await;
-            note("hang up", told);
-            Ended::Gone
-        }
-        Ended::Exited(exit) if is_suspicious(exit) => died(&mut around.ending, Some(exit)).await.unwrap_or(Ended::Exited(exit)),
-        Ended::Lost(why) => died(&mut around.ending, None).await.unwrap_or(Ended::Lost(why)),
+        Ended::Exited(exit) if is_suspicious(exit) => died(&mut around.ending, &*control, Some(exit)).await.unwrap_or(Ended::Exited(exit)),
+        Ended::Lost(why) => died(&mut around.ending, &*control, None).await.unwrap_or(Ended::Lost(why)),
         ended => ended,
     }
 }
@@ -115,10 +129,16 @@ fn is_suspicious(exit: Exit) -> bool {
 }
 
 /// Whether the container died or is being stopped, as far as that is known in a moment.
-async fn died(ending: &mut watch::Receiver<Option<Ending>>, exit: Option<Exit>) -> Option<Ended> {
-    let died = ending.wait_for(|ending| matches!(ending, Some(Ending::Died | Ending::Stopping(_))));
-    let news = tokio::time::timeout(NEWS, died).await;
-    matches!(news, Ok(Ok(_))).then_some(Ended::Died(exit))
+async fn died(ending: &mut watch::Receiver<Option<Ending>>, control: &dyn Control, exit: Option<Exit>) -> Option<Ended> {
+    let told = ending.wait_for(|ending| ending.as_ref().is_some_and(Ending::is_now));
+    let news = async {
+        // An engine that is being stopped stops its containers, and tells nobody.
+        tokio::select! {
+            told = told => told.is_ok(),
+            () = control.orphaned() => true,
+        }
+    };
+    tokio::time::timeout(NEWS, news).await.unwrap_or(false).then_some(Ended::Died(exit))
 }
 
 /// Carries input to the process. Input that it does not want any more is taken nevertheless, and dropped.
@@ -160,9 +180,10 @@ async fn steer(input: &Input, control: &dyn Control) -> Infallible {
     }
 }
 
-/// Tells a person at a terminal what is about to happen, each thing once.
+/// Tells a person at a terminal what is about to happen, each thing once: what is only to come again when it was put off.
 async fn tell(client: &Client, input: &Input, around: &mut Surroundings) -> Infallible {
     let mut told_drain = false;
+    let mut told_until: Option<Instant> = None;
     let mut known = true;
     loop {
         let drained = around.draining.cancelled();
@@ -171,17 +192,26 @@ async fn tell(client: &Client, input: &Input, around: &mut Surroundings) -> Infa
             changed = around.ending.changed(), if known => {
                 known = changed.is_ok();
                 match around.ending.borrow_and_update().clone() {
-                    // That a container died is told with the session's end, when all of its output is there.
-                    Some(ending) if ending != Ending::Died => ending,
+                    // That a container died is told with the session's end, when all of its output is there; that she was sent out, too.
+                    Some(ending) if !matches!(ending, Ending::Died | Ending::Ended | Ending::Unrecorded) => ending,
                     _ => continue,
                 }
             }
             else => return std::future::pending().await,
         };
-        if matches!(news, Ending::Draining(_)) && std::mem::replace(&mut told_drain, true) {
-            continue;
+        match news {
+            Ending::Draining(_) if std::mem::replace(&mut told_drain, true) => continue,
+            Ending::Soon { within, .. } if told_until.is_some_and(|told| Instant::now() + within < told + PUT_OFF) => continue,
+            Ending::Soon { within, .. } => told_until = Some(Instant::now() + within),
+            Ending::Draining(_)
+            | Ending::Stopping(_)
+            | Ending::Suspended(_)
+            | Ending::Deleted
+            | Ending::Ended
+            | Ending::Unrecorded
+            | Ending::Died => {}
         }
-        if input.is_terminal() && client.say(&words::ending(&news)).await == Err(Gone) {
+        if input.is_terminal() && client.say(&words::ending(&news, &around.staying)).await == Err(Gone) {
             return std::future::pending().await;
         }
     }

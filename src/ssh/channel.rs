@@ -5,6 +5,7 @@ use std::sync::Arc;
 use russh::Pty as Mode;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::aids::Offered;
 use super::environment::{AcceptEnv, Environment};
 use super::input::Input;
 use crate::attach::{Program, Pty, WindowSize};
@@ -26,12 +27,16 @@ pub(super) struct Start {
     pub(super) pty: Option<Pty>,
     /// What the client set and was allowed to.
     pub(super) environment: Vec<(String, String)>,
+    /// What the client lends.
+    pub(super) offered: Offered,
 }
 
 /// The requests on one channel so far.
 pub(super) struct Requests {
     environment: Environment,
     pty: Option<Pty>,
+    /// What the client lends, and may.
+    pub(super) offered: Offered,
     start: Option<oneshot::Sender<Start>>,
     pub(super) input: Arc<Input>,
     /// Held by the session's task as well; once it alone has it, the channel is over.
@@ -40,7 +45,7 @@ pub(super) struct Requests {
 
 impl Requests {
     pub(super) fn new(start: oneshot::Sender<Start>, input: Arc<Input>, permit: Arc<OwnedSemaphorePermit>) -> Self {
-        Self { environment: Environment::default(), pty: None, start: Some(start), input, permit }
+        Self { environment: Environment::default(), pty: None, offered: Offered::default(), start: Some(start), input, permit }
     }
 
     /// Whether the session has ended.
@@ -77,7 +82,7 @@ impl Requests {
     pub(super) fn start(&mut self, program: Result<Program, &'static str>) -> bool {
         let Some(start) = self.start.take() else { return false };
         let environment = self.environment.take();
-        start.send(Start { program, pty: self.pty.take(), environment }).is_ok()
+        start.send(Start { program, pty: self.pty.take(), environment, offered: std::mem::take(&mut self.offered) }).is_ok()
     }
 }
 
@@ -96,7 +101,7 @@ mod tests {
     fn requests() -> (Requests, oneshot::Receiver<Start>) {
         let (sender, receiver) = oneshot::channel();
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        (Requests::new(sender, Arc::new(Input::new()), Arc::new(permit)), receiver)
+        (Requests::new(sender, Arc::new(Input::counted(Arc::default())), Arc::new(permit)), receiver)
     }
 
     #[test]

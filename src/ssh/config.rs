@@ -1,4 +1,4 @@
-//! The `[ssh]` section.
+//! The `[ssh]` and `[session]` sections.
 
 use std::path::PathBuf;
 
@@ -28,6 +28,10 @@ pub struct Config {
     pub max_connections_per_source: usize,
     /// Sessions at once on one connection.
     pub max_sessions: usize,
+    /// Forwarded connections at once on one connection, of every kind together.
+    pub max_forwards: usize,
+    /// Places in the container at which one connection may listen at once (`-R`).
+    pub max_listeners: usize,
     /// How often a silent client is asked whether it is still there.
     pub keepalive_interval: Span,
     /// Unanswered questions before it is taken for gone.
@@ -38,6 +42,21 @@ pub struct Config {
     pub accept_env: Vec<String>,
     /// Whether only post-quantum key exchange is offered (OpenSSH 9.9 and later can).
     pub post_quantum_only: bool,
+}
+
+/// Sessions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SessionConfig {
+    /// For how long a terminal goes on whose client was lost: its connection broke, or was ended by the gateway. `0s`: not at all.
+    /// Whoever closes her session ends it.
+    pub keep_lost: Span,
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self { keep_lost: Span::secs(30 * 60) }
+    }
 }
 
 impl Default for Config {
@@ -51,6 +70,8 @@ impl Default for Config {
             max_startups_per_source: 64,
             max_connections_per_source: 500,
             max_sessions: 100,
+            max_forwards: 256,
+            max_listeners: 32,
             keepalive_interval: Span::secs(30),
             keepalive_max: 3,
             drain_timeout: Span::secs(10),

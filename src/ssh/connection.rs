@@ -16,14 +16,24 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admission::Slot;
+use super::aids::Agent;
+use super::forward::Forwards;
 use super::guard::Guard;
 use super::handler::Handler;
+use super::inputs::Inputs;
+use super::leaving::{Parting, Went};
 use super::server::{Live, Shared};
 use super::words;
+use crate::audit::{Actor, Event, What};
+use crate::auth::Grant;
 use crate::name::ConnectionId;
 
 /// How long a client may take to read why it is disconnected.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Channels that one connection may have one after another. The library keeps about 3.5 KiB of each that we close first until the connection
+/// ends; with this it is at most 35 MiB, and clients that share connections (OpenSSH, JetBrains) make another by themselves.
+pub(super) const CHANNELS_IN_A_LIFE: usize = 10_000;
 
 /// How long a client without a session is given to leave by itself before it is disconnected.
 const PARTING: Duration = Duration::from_secs(1);
@@ -41,10 +51,22 @@ pub(super) struct Connection {
     /// The client's identification line, once it was read. Untrusted text.
     pub(super) identification: Arc<OnceLock<String>>,
     pub(super) stage: watch::Sender<Stage>,
+    /// How its client left, once it has.
+    pub(super) parting: Arc<Parting>,
     /// One permit for each session that may be open.
     pub(super) sessions: Arc<Semaphore>,
-    /// The tasks of the sessions. A session gives its permit back shortly before it has said its last.
+    /// The input of all channels.
+    pub(super) inputs: Inputs,
+    /// The forwarded connections.
+    pub(super) forwards: Forwards,
+    /// The client's key agent, as far as it has lent it.
+    pub(super) agent: Agent,
+    /// Cancelled to end it; it is over then, also if it ended by itself.
+    pub(super) over: CancellationToken,
+    /// The tasks of the sessions and forwards. A session gives its permit back shortly before it has said its last.
     pub(super) session_tasks: TaskTracker,
+    /// Who has logged in.
+    pub(super) who: OnceLock<Arc<Grant>>,
     /// Whether the grant's message was shown.
     pub(super) message_shown: AtomicBool,
     /// Whether the first byte of the first session has come.
@@ -93,6 +115,10 @@ pub(super) fn begin(shared: Arc<Shared>, stream: TcpStream, remote: SocketAddr, 
         deadline: live.config.login_grace.unless_zero().map(|grace| Instant::now() + grace),
         sessions: Arc::new(Semaphore::new(live.config.max_sessions)),
         session_tasks: TaskTracker::new(),
+        inputs: Inputs::default(),
+        forwards: Forwards::new(live.config.max_forwards),
+        agent: Agent::default(),
+        over: CancellationToken::new(),
         shared: shared.clone(),
         live,
         id,
@@ -100,6 +126,8 @@ pub(super) fn begin(shared: Arc<Shared>, stream: TcpStream, remote: SocketAddr, 
         local,
         identification: Arc::default(),
         stage: watch::Sender::new(Stage::Login),
+        parting: Arc::default(),
+        who: OnceLock::new(),
         message_shown: AtomicBool::new(false),
         first_byte_seen: AtomicBool::new(false),
         span: span.clone(),
@@ -108,13 +136,22 @@ pub(super) fn begin(shared: Arc<Shared>, stream: TcpStream, remote: SocketAddr, 
 }
 
 impl Connection {
+    /// Records something that was done over it, by whoever has logged in.
+    pub(super) fn record(&self, what: What) {
+        let Some(who) = self.who.get() else { return };
+        self.shared
+            .audit
+            .record(Event::now(Actor::account(who.account.as_str()), what).about(&who.workspace).from(self.remote.ip(), self.id));
+    }
+
     async fn run(self: Arc<Self>, stream: TcpStream, mut slot: Slot) {
         tracing::debug!("connection accepted");
         let began = Instant::now();
-        let kill = CancellationToken::new();
+        let kill = &self.over;
         let handle = OnceLock::new();
-        let guarded = Guard::new(stream, &kill, self.identification.clone());
-        let protocol = run_stream(self.live.protocol.clone(), guarded, Handler::new(self.clone()));
+        let guarded = Guard::new(stream, kill, self.identification.clone(), self.parting.clone());
+        // On the heap, and gone as soon as the handshake is over.
+        let protocol = Box::pin(run_stream(self.live.protocol.clone(), guarded, Handler::new(self.clone())));
         let served = async {
             let running = protocol.await?;
             let _ = handle.set(running.handle());
@@ -128,6 +165,8 @@ impl Connection {
             }
             ended = self.watch(&mut slot) => ended,
         };
+        // If it was not the client that ended it, it was us, and she wants to come back.
+        self.parting.note(Went::Lost);
         let mut over = matches!(ended, Ended::ByPeer);
         if let (Ended::Told(farewell), Some(handle)) = (&ended, handle.get()) {
             let told = handle.disconnect(farewell.reason(), farewell.words().to_owned(), String::new());
@@ -185,6 +224,11 @@ impl Connection {
     }
 
     fn note_end(&self, result: Result<(), russh::Error>) {
+        self.parting.note(match &result {
+            Ok(()) | Err(russh::Error::Disconnect | russh::Error::HUP) => Went::Closed,
+            Err(russh::Error::IO(why)) => Went::of(why),
+            Err(_) => Went::Lost,
+        });
         match result {
             Ok(()) | Err(russh::Error::Disconnect | russh::Error::HUP) => {}
             Err(russh::Error::Join(_)) => {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::name::VariableName;
+
 /// Variables that one channel may set, as sshd has it.
 const MAX_VARIABLES: usize = 128;
 
@@ -10,13 +12,6 @@ const MAX_VARIABLE: usize = 4 * 1024;
 
 /// All names and values of one channel together, in bytes.
 const MAX_TOTAL: usize = 64 * 1024;
-
-/// Never taken from a client, whatever the configuration says: they change which code runs, or speak for the login.
-const NEVER: &[&str] =
-    &["BASHOPTS", "BASH_ENV", "ENV", "HOME", "IFS", "LOGNAME", "PATH", "PROMPT_COMMAND", "PS4", "SHELL", "SHELLOPTS", "USER", "ZDOTDIR"];
-
-/// The same for names that begin like this.
-const NEVER_BEGINNING: &[&str] = &["BASH_FUNC_", "DOCKER_", "DYLD_", "INNKEEPER_", "LD_", "SSH_"];
 
 /// The names that `accept_env` allows.
 #[derive(Debug, Clone)]
@@ -42,10 +37,9 @@ impl AcceptEnv {
     }
 
     fn allows(&self, name: &str) -> bool {
-        let well_formed = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !name.starts_with(|c: char| c.is_ascii_digit());
-        let never = NEVER.contains(&name) || NEVER_BEGINNING.iter().any(|beginning| name.starts_with(beginning));
         let listed = self.exact.iter().any(|exact| exact == name) || self.beginnings.iter().any(|beginning| name.starts_with(beginning));
-        !name.is_empty() && well_formed && !never && listed
+        // Whatever the configuration says.
+        VariableName::fits(name) && listed
     }
 }
 

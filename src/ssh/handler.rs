@@ -1,7 +1,8 @@
 //! The client's messages and our answers, one connection's.
 //!
 //! Every callback runs inside the protocol's loop and answers at once: a reply that is put off gets lost when the next request overtakes it,
-//! and a callback that waits for a channel waits for itself. What takes time is in `session`. Whatever is not answered here is refused.
+//! and a callback that waits for a channel waits for itself. What takes time is in `session` and `forward`; only a place to listen is waited
+//! for here, within a deadline, as the reply says which port it has. Whatever is not answered here is refused.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -10,29 +11,24 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use russh::keys::Certificate;
-use russh::server::{Auth, ChannelOpenHandle, Handler as Protocol, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey};
+use russh::server::{Auth, ChannelOpenHandle, Handle, Handler as Protocol, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, ChannelOpenFailure, Error, MethodKind, MethodSet, Pty};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::Instant;
 use tracing::Instrument;
 
+use super::aids::Display;
 use super::channel::Requests;
-use super::connection::{Connection, Farewell, Stage};
-use super::input::Input;
+use super::connection::{CHANNELS_IN_A_LIFE, Connection, Farewell, Stage};
+use super::forward::{self, Kind, Refusal};
 use super::login::{Answer, Login};
-use super::protocol::{WINDOW, methods};
-use super::{session, words};
-use crate::attach::Program;
+use super::protocol::methods;
+use super::remote::{Listeners, Place};
+use super::windows::{TRICKLE, TRICKLE_EVERY, Windows};
+use super::{session, terminals, words};
+use crate::attach::{Address, Program};
+use crate::auth::Permit;
 use crate::name::printable;
-
-/// The window of a client that is held back, in bytes: two, the least that the library opens again by itself.
-const TRICKLE: u32 = 2;
-
-/// How long each trickle is held, so that a client that is held back costs nothing.
-const TRICKLE_EVERY: Duration = Duration::from_millis(10);
-
-/// Sessions that one connection may have one after another. The library keeps about 3.5 KiB of each that we close first until the connection
-/// ends; with this it is at most 35 MiB, and clients that share connections (OpenSSH, JetBrains) make another by themselves.
-const SESSIONS_IN_A_LIFE: usize = 10_000;
 
 /// How long a new session waits for the place of one that is being closed.
 const CLOSING: Duration = Duration::from_millis(250);
@@ -44,13 +40,17 @@ pub(super) struct Handler {
     channels: HashMap<ChannelId, Requests>,
     /// Sessions that were asked for so far.
     opened: usize,
+    /// Where the client listens in the container.
+    listeners: Listeners,
+    windows: Windows,
     /// Whether a refused session was logged; one line is enough.
     shortage_logged: bool,
 }
 
 impl Handler {
     pub(super) fn new(connection: Arc<Connection>) -> Self {
-        Self { login: Login::new(connection.clone()), connection, channels: HashMap::new(), opened: 0, shortage_logged: false }
+        let (login, listeners) = (Login::new(connection.clone()), Listeners::new(connection.clone()));
+        Self { login, listeners, windows: Windows::default(), connection, channels: HashMap::new(), opened: 0, shortage_logged: false }
     }
 
     /// Puts an answer into the protocol's words.
@@ -68,9 +68,32 @@ impl Handler {
         reject(MethodSet::from(&[MethodKind::KeyboardInteractive][..]))
     }
 
-    /// A forward of some kind, which there are none of: an administrator finds out why it does not work.
-    fn refuse_forward(&self, kind: &'static str) {
-        tracing::info!(parent: &self.connection.span, kind, "forward refused");
+    /// Whether who is logged in may have a forward of this kind; that she may not is logged.
+    fn may_forward(&self, kind: Kind) -> bool {
+        let may = kind.is_permitted(self.permit());
+        if !may {
+            self.connection.forwards.refuse(&self.connection, kind, "", Refusal::Denied);
+        }
+        may
+    }
+
+    /// What who is logged in may do.
+    fn permit(&self) -> Permit {
+        self.login.entered().map(|entered| self.connection.shared.keeper.permit(&entered.grant)).unwrap_or_default()
+    }
+
+    /// The client wants to reach something in the container.
+    async fn forward(&self, kind: Kind, to: Option<Address>, channel: Channel<Msg>, reply: ChannelOpenHandle) {
+        match self.login.entered() {
+            Some(entered) => Box::pin(forward::toward(&self.connection, entered, kind, to, channel, reply)).await,
+            None => reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await,
+        }
+    }
+
+    /// The client wants to listen in the container.
+    async fn listen(&mut self, place: Place, handle: Handle) -> Option<u16> {
+        let entered = self.login.entered()?.clone();
+        Box::pin(self.listeners.listen(&entered, handle, place)).await
     }
 
     /// A place for one more session. One that was closed just now may still hold its own, which is worth a moment.
@@ -87,9 +110,9 @@ impl Handler {
 
     /// Starts a program, or where the grant does not permit it, has that said in its place.
     fn start(&mut self, id: ChannelId, program: Program, session: &mut Session) -> Result<(), Error> {
-        let permit = self.login.entered().map(|entered| entered.grant.permit).unwrap_or_default();
+        let permit = self.permit();
         let program = match program {
-            Program::Command(_) if !permit.exec => Err(words::NO_EXEC),
+            Program::Command(command) if !permit.exec && !terminals::is_asked_for(&command) => Err(words::NO_EXEC),
             Program::Sftp if !permit.sftp => Err(words::NO_SFTP),
             permitted => Ok(permitted),
         };
@@ -106,6 +129,7 @@ fn answer(session: &mut Session, id: ChannelId, success: bool) -> Result<(), Err
     if success { session.channel_success(id) } else { session.channel_failure(id) }
 }
 
+/// What waits is on the heap: the library keeps room for the largest of these as long as a connection lasts, whose logins are long over.
 impl Protocol for Handler {
     type Error = Error;
 
@@ -120,19 +144,19 @@ impl Protocol for Handler {
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Error> {
         let span = self.connection.span.clone();
-        let answer = self.login.password(user, password.as_bytes()).instrument(span).await;
+        let answer = Box::pin(self.login.password(user, password.as_bytes()).instrument(span)).await;
         Ok(self.auth(answer))
     }
 
     async fn auth_publickey_offered(&mut self, user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Error> {
         let span = self.connection.span.clone();
-        let answer = self.login.key_offered(user, offer.public_key, offer.algorithm).instrument(span).await;
+        let answer = Box::pin(self.login.key_offered(user, offer.public_key, offer.algorithm).instrument(span)).await;
         Ok(self.auth(answer))
     }
 
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Error> {
         let span = self.connection.span.clone();
-        let answer = self.login.key_verified(user, key.public_key, key.algorithm).instrument(span).await;
+        let answer = Box::pin(self.login.key_verified(user, key.public_key, key.algorithm).instrument(span)).await;
         Ok(self.auth(answer))
     }
 
@@ -155,7 +179,7 @@ impl Protocol for Handler {
         };
         let password = response.next().unwrap_or_default();
         let span = self.connection.span.clone();
-        let answer = self.login.password(user, &password).instrument(span).await;
+        let answer = Box::pin(self.login.password(user, &password).instrument(span)).await;
         Ok(self.auth(answer))
     }
 
@@ -171,12 +195,12 @@ impl Protocol for Handler {
             return Ok(());
         };
         self.opened += 1;
-        if self.opened > SESSIONS_IN_A_LIFE {
+        if self.opened + self.connection.forwards.closed_first() > CHANNELS_IN_A_LIFE {
             self.connection.stage.send_replace(Stage::Over(Farewell::WornOut));
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         }
-        let Some(permit) = self.session_permit().await else {
+        let Some(permit) = Box::pin(self.session_permit()).await else {
             if !std::mem::replace(&mut self.shortage_logged, true) {
                 tracing::warn!(parent: &self.connection.span, limit = self.connection.live.config.max_sessions, "session refused: too many");
             }
@@ -184,7 +208,7 @@ impl Protocol for Handler {
             return Ok(());
         };
         let (start, started) = oneshot::channel();
-        let input = Arc::new(Input::new());
+        let input = self.connection.inputs.begin(channel.id());
         let permit = Arc::new(permit);
         self.channels.insert(channel.id(), Requests::new(start, input.clone(), permit.clone()));
         session::begin(self.connection.clone(), entered.clone(), session.handle(), channel, input, started, permit);
@@ -193,23 +217,22 @@ impl Protocol for Handler {
     }
 
     async fn channel_open_x11(&mut self, _: Channel<Msg>, _: &str, _: u32, reply: ChannelOpenHandle, _: &mut Session) -> Result<(), Error> {
-        self.refuse_forward("x11");
+        // Displays are on the other side.
         reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
         Ok(())
     }
 
     async fn channel_open_direct_tcpip(
         &mut self,
-        _: Channel<Msg>,
-        _: &str,
-        _: u32,
+        channel: Channel<Msg>,
+        host: &str,
+        port: u32,
         _: &str,
         _: u32,
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Error> {
-        self.refuse_forward("direct-tcpip");
-        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        self.forward(Kind::Local, forward::port(host, port), channel, reply).await;
         Ok(())
     }
 
@@ -229,13 +252,12 @@ impl Protocol for Handler {
 
     async fn channel_open_direct_streamlocal(
         &mut self,
-        _: Channel<Msg>,
-        _: &str,
+        channel: Channel<Msg>,
+        path: &str,
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Error> {
-        self.refuse_forward("direct-streamlocal");
-        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        self.forward(Kind::LocalSocket, forward::socket(path), channel, reply).await;
         Ok(())
     }
 
@@ -245,23 +267,21 @@ impl Protocol for Handler {
     }
 
     fn data(&mut self, id: ChannelId, data: &[u8], _: &mut Session) -> impl Future<Output = Result<(), Error>> + Send {
-        let held = data.len() <= TRICKLE as usize && self.requests(id).is_some_and(|requests| requests.input.is_full());
+        let connection = self.connection.clone();
+        let held = data.len() <= TRICKLE as usize && connection.inputs.is_full(id);
         async move {
-            if held {
+            if connection.inputs.is_crowded() {
+                connection.inputs.relieve().await;
+            } else if held {
                 tokio::time::sleep(TRICKLE_EVERY).await;
             }
             Ok(())
         }
     }
 
-    /// Called after a channel's window was opened to `current`; the answer is what the next one, of whichever channel, is opened to.
-    ///
-    /// While a session has more input than it takes, windows are opened by a trickle only, which keeps its client sending just enough to
-    /// notice when that is over. Another channel that flows gets its window nevertheless, at its next piece.
     fn adjust_window(&mut self, id: ChannelId, current: u32) -> u32 {
-        let starved = current == TRICKLE && self.requests(id).is_none_or(|requests| !requests.input.is_full());
-        let some_full = || self.channels.values().any(|requests| requests.input.is_full());
-        if starved || !some_full() { WINDOW } else { TRICKLE }
+        let inputs = &self.connection.inputs;
+        self.windows.next(current, inputs.is_full(id), inputs.is_any_full(), Instant::now())
     }
 
     async fn pty_request(
@@ -306,23 +326,46 @@ impl Protocol for Handler {
         session.channel_success(id)
     }
 
-    async fn x11_request(&mut self, id: ChannelId, _: bool, _: &str, _: &str, _: u32, session: &mut Session) -> Result<(), Error> {
-        self.refuse_forward("x11");
-        session.channel_failure(id)
+    async fn x11_request(
+        &mut self,
+        id: ChannelId,
+        once: bool,
+        protocol: &str,
+        cookie: &str,
+        screen: u32,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        let display = Display::parse(once, protocol, cookie, screen).filter(|_| self.may_forward(Kind::X11));
+        let noted = self.requests(id).filter(|requests| !requests.has_started()).zip(display);
+        let noted = noted.map(|(requests, display)| requests.offered.display = Some(display));
+        answer(session, id, noted.is_some())
     }
 
-    async fn agent_request(&mut self, _: ChannelId, _: &mut Session) -> Result<bool, Error> {
-        self.refuse_forward("agent");
-        Ok(false)
+    async fn agent_request(&mut self, id: ChannelId, _: &mut Session) -> Result<bool, Error> {
+        if !self.may_forward(Kind::Agent) {
+            return Ok(false);
+        }
+        let noted = self.requests(id).filter(|requests| !requests.has_started()).map(|requests| requests.offered.agent = true);
+        Ok(noted.is_some())
     }
 
-    async fn tcpip_forward(&mut self, _: &str, _: &mut u32, _: &mut Session) -> Result<bool, Error> {
-        self.refuse_forward("tcpip-forward");
-        Ok(false)
+    async fn tcpip_forward(&mut self, host: &str, port: &mut u32, session: &mut Session) -> Result<bool, Error> {
+        let Ok(asked) = u16::try_from(*port) else { return Ok(false) };
+        let bound = self.listen(Place::Port(host.to_owned(), asked), session.handle()).await;
+        *port = u32::from(bound.unwrap_or(asked));
+        Ok(bound.is_some())
     }
 
-    async fn streamlocal_forward(&mut self, _: &str, _: &mut Session) -> Result<bool, Error> {
-        self.refuse_forward("streamlocal-forward");
-        Ok(false)
+    async fn cancel_tcpip_forward(&mut self, host: &str, port: u32, _: &mut Session) -> Result<bool, Error> {
+        let Ok(port) = u16::try_from(port) else { return Ok(false) };
+        Ok(self.listeners.cancel(&Place::Port(host.to_owned(), port)).await)
+    }
+
+    async fn streamlocal_forward(&mut self, path: &str, session: &mut Session) -> Result<bool, Error> {
+        Ok(self.listen(Place::Socket(path.to_owned()), session.handle()).await.is_some())
+    }
+
+    async fn cancel_streamlocal_forward(&mut self, path: &str, _: &mut Session) -> Result<bool, Error> {
+        Ok(self.listeners.cancel(&Place::Socket(path.to_owned())).await)
     }
 }

@@ -1,12 +1,14 @@
-//! What comes from the client on one channel, taken at once and kept until the session wants it.
+//! What comes from the client on one channel, taken at once and kept until the session or the forward behind it wants it.
 //!
 //! The protocol library reads a connection in one loop and opens a channel's window again when data *arrives*, not when it is used. A channel
 //! that were not drained would stop that loop, and with it the connection: also the client's answers that let our own output go on, which is
 //! a deadlock for `ssh h cat <big | slow`. So everything is taken here, and what bounds it is the window: while more than [`HIGH`] bytes wait,
-//! [`Input::is_full`] says so, and the handler lets the window shrink to a trickle instead of opening it (`handler::adjust_window`).
+//! [`Input::is_full`] says so, and the handler lets the window shrink to a trickle instead of opening it (`windows`). What all
+//! channels of a connection keep together is bounded by `inputs`.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -40,6 +42,8 @@ const CTRL_C: u8 = 3;
 /// One channel's input.
 pub(super) struct Input {
     waiting: Mutex<Waiting>,
+    /// Bytes that wait on all channels of the connection, this one's among them.
+    all_waiting: Arc<AtomicUsize>,
     /// Something was added, or it ended.
     added: Notify,
     /// Something was taken.
@@ -47,6 +51,7 @@ pub(super) struct Input {
     terminal: AtomicBool,
     interrupted: Notify,
     gone: CancellationToken,
+    closed: AtomicBool,
     stuck: AtomicBool,
     size: watch::Sender<Option<WindowSize>>,
     signals: mpsc::Sender<String>,
@@ -63,15 +68,18 @@ struct Waiting {
 }
 
 impl Input {
-    pub(super) fn new() -> Self {
+    /// Empty; what waits is counted in `all_waiting` too.
+    pub(super) fn counted(all_waiting: Arc<AtomicUsize>) -> Self {
         let (signals, signals_waiting) = mpsc::channel(SIGNALS);
         Self {
             waiting: Mutex::default(),
+            all_waiting,
             added: Notify::new(),
             taken: Notify::new(),
             terminal: AtomicBool::new(false),
             interrupted: Notify::new(),
             gone: CancellationToken::new(),
+            closed: AtomicBool::new(false),
             stuck: AtomicBool::new(false),
             size: watch::Sender::new(None),
             signals,
@@ -106,7 +114,8 @@ impl Input {
                         let _ = self.signals.try_send(name);
                     }
                 }
-                Some(ChannelMsg::Close) | None => {
+                end @ (Some(ChannelMsg::Close) | None) => {
+                    self.closed.store(end.is_some(), Ordering::Relaxed);
                     self.gone.cancel();
                     return std::future::pending().await;
                 }
@@ -124,14 +133,19 @@ impl Input {
         while self.waiting.lock().bytes > LIMIT {
             let taken = self.taken.notified();
             if self.waiting.lock().bytes > LIMIT && tokio::time::timeout(STUCK, taken).await.is_err() {
-                self.stuck.store(true, Ordering::Relaxed);
-                self.gone.cancel();
+                self.give_up();
                 return;
             }
         }
     }
 
-    fn push(&self, data: &Bytes) {
+    /// Takes the client for gone, because what it sends is not taken.
+    pub(super) fn give_up(&self) {
+        self.stuck.store(true, Ordering::Relaxed);
+        self.gone.cancel();
+    }
+
+    pub(super) fn push(&self, data: &Bytes) {
         let waiting = &mut *self.waiting.lock();
         if data.len() < SMALL {
             waiting.tail.extend_from_slice(data);
@@ -143,10 +157,12 @@ impl Input {
             waiting.flush_tail();
         }
         waiting.bytes += data.len();
+        self.all_waiting.fetch_add(data.len(), Ordering::Relaxed);
         self.added.notify_one();
     }
 
-    fn end(&self) {
+    /// Nothing more comes.
+    pub(super) fn end(&self) {
         self.waiting.lock().ended = true;
         self.added.notify_one();
     }
@@ -162,6 +178,7 @@ impl Input {
                 }
                 if let Some(piece) = waiting.pieces.pop_front() {
                     waiting.bytes -= piece.len();
+                    self.all_waiting.fetch_sub(piece.len(), Ordering::Relaxed);
                     self.taken.notify_one();
                     return Some(piece);
                 }
@@ -173,14 +190,24 @@ impl Input {
         }
     }
 
+    /// Bytes that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.lock().bytes
+    }
+
     /// Whether so much waits that the client should send no more.
     pub(super) fn is_full(&self) -> bool {
-        self.waiting.lock().bytes > HIGH
+        self.waiting() > HIGH
     }
 
     /// Cancelled when the client has closed the channel or its connection is gone.
     pub(super) fn gone(&self) -> &CancellationToken {
         &self.gone
+    }
+
+    /// Whether the client has closed the channel itself.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
 
     /// Whether it is only taken for gone, because it kept sending what nobody reads.
@@ -201,6 +228,12 @@ impl Input {
     /// The signals; there is one reader.
     pub(super) fn signals(&self) -> Option<mpsc::Receiver<String>> {
         self.signals_waiting.lock().take()
+    }
+}
+
+impl Drop for Input {
+    fn drop(&mut self) {
+        self.all_waiting.fetch_sub(self.waiting.get_mut().bytes, Ordering::Relaxed);
     }
 }
 
@@ -240,7 +273,7 @@ mod tests {
 
     #[tokio::test]
     async fn input_ends_after_everything_was_taken() {
-        let input = Input::new();
+        let input = Input::counted(Arc::default());
         input.push(&Bytes::from_static(b"abc"));
         input.end();
         assert_eq!(input.next().await.as_deref(), Some(&b"abc"[..]));
@@ -249,14 +282,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_that_waits_is_woken() {
-        let input = Input::new();
+        let input = Input::counted(Arc::default());
         let (read, ()) = tokio::join!(input.next(), async { input.push(&Bytes::from_static(b"x")) });
         assert_eq!(read.as_deref(), Some(&b"x"[..]));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_session_that_takes_nothing_is_ended_after_a_while() {
-        let input = Input::new();
+        let input = Input::counted(Arc::default());
         while !input.gone().is_cancelled() {
             input.add(Bytes::from(vec![0; 32 * 1024])).await;
         }
@@ -267,7 +300,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_is_lost_or_reordered(lengths in prop::collection::vec(0usize..3000, 0..60)) {
-            let input = Input::new();
+            let input = Input::counted(Arc::default());
             let mut sent = Vec::new();
             for length in lengths {
                 let piece: Vec<u8> = (0..length).map(|i| (sent.len() + i) as u8).collect();

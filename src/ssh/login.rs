@@ -1,5 +1,8 @@
 //! Who is let in: turns what a client claims into questions for the authenticator, and keeps strangers from learning who exists.
 //!
+//! What is typed in place of an account may name a terminal beside it, as `alice+work` does. It is taken apart here, and nobody is asked about
+//! anything but the account.
+//!
 //! Knows nothing of channels. A login is granted in one place only, [`Login::granted`], and only after a password or a verified signature.
 
 use std::future::Future;
@@ -12,8 +15,9 @@ use russh::keys::{Algorithm, HashAlg, PublicKey};
 use tokio::time::Instant;
 
 use super::connection::Connection;
+use crate::audit::{Actor, Event, What};
 use crate::auth::{Attempt, AuthError, Grant, KeyProof, OfferedKey, Verdict};
-use crate::name::{AccountName, printable};
+use crate::name::{AccountName, TerminalName, printable};
 
 /// A refused password is answered after the next multiple of this, counted from its arrival. Longer than a password hash or a login
 /// service usually takes, so that one that is unknown and one that is known take the same time.
@@ -52,6 +56,8 @@ pub(super) struct Entered {
     pub(super) grant: Arc<Grant>,
     /// When it was granted.
     pub(super) at: Instant,
+    /// The terminal that she named beside her account.
+    pub(super) terminal: Option<TerminalName>,
 }
 
 /// What the client is answered.
@@ -78,15 +84,16 @@ impl Login {
     }
 
     /// A password was typed.
-    pub(super) async fn password(&mut self, user: &str, password: &[u8]) -> Answer {
+    pub(super) async fn password(&mut self, typed: &str, password: &[u8]) -> Answer {
         let arrived = Instant::now();
+        let (user, terminal) = TerminalName::split(typed);
         if let Some(answer) = self.count_try() {
             return answer;
         }
         let answer = match self.attempt(user) {
             Some(attempt) if password.len() <= MAX_PASSWORD => {
                 let verdict = self.ask(self.connection.shared.authenticator.password(&attempt, password)).await;
-                self.conclude(verdict, &attempt.account, "password", None)
+                self.conclude(verdict, &attempt.account, terminal, "password", None)
             }
             _ => self.refused(user, "password"),
         };
@@ -94,8 +101,9 @@ impl Login {
     }
 
     /// A key is offered: would its signature do? Whatever the answer, nobody is logged in by it.
-    pub(super) async fn key_offered(&mut self, user: &str, key: &PublicKey, algorithm: &Algorithm) -> Answer {
+    pub(super) async fn key_offered(&mut self, typed: &str, key: &PublicKey, algorithm: &Algorithm) -> Answer {
         let arrived = Instant::now();
+        let (user, _) = TerminalName::split(typed);
         self.offers += 1;
         if self.offers > MAX_OFFERS {
             return Answer::TooManyTries;
@@ -116,8 +124,9 @@ impl Login {
     }
 
     /// A key's signature over this connection was verified: may its holder enter? Asked anew, for exactly this account and key.
-    pub(super) async fn key_verified(&mut self, user: &str, key: &PublicKey, algorithm: &Algorithm) -> Answer {
+    pub(super) async fn key_verified(&mut self, typed: &str, key: &PublicKey, algorithm: &Algorithm) -> Answer {
         let arrived = Instant::now();
+        let (user, terminal) = TerminalName::split(typed);
         if let Some(answer) = self.count_try() {
             return answer;
         }
@@ -125,7 +134,7 @@ impl Login {
             (Some(attempt), Some(verified)) => {
                 let question = self.connection.shared.authenticator.public_key(&attempt, &verified, KeyProof::Verified);
                 let verdict = self.ask(question).await;
-                self.conclude(verdict, &attempt.account, "publickey", Some(fingerprint(key)))
+                self.conclude(verdict, &attempt.account, terminal, "publickey", Some(fingerprint(key)))
             }
             _ => self.refused(user, "publickey"),
         };
@@ -164,36 +173,49 @@ impl Login {
         &mut self,
         verdict: Result<Verdict, AuthError>,
         account: &AccountName,
+        terminal: Option<TerminalName>,
         method: &'static str,
         key: Option<String>,
     ) -> Answer {
         match verdict {
-            Ok(Verdict::Granted(grant)) => self.granted(*grant, method, key),
+            Ok(Verdict::Granted(grant)) => self.granted(*grant, terminal, method, key),
             Ok(Verdict::Denied) => self.refused(account.as_str(), method),
             Err(why) => self.unavailable(&why, account, method),
         }
     }
 
-    fn granted(&mut self, grant: Grant, method: &'static str, key: Option<String>) -> Answer {
+    fn granted(&mut self, grant: Grant, terminal: Option<TerminalName>, method: &'static str, key: Option<String>) -> Answer {
         let remote = self.connection.remote;
         self.count(method, "granted");
         tracing::info!(account = %grant.account, workspace = %grant.workspace, method, key, %remote, "logged in");
         self.connection.shared.keeper.prepare(&grant);
-        self.entered = Some(Entered { grant: Arc::new(grant), at: Instant::now() });
+        let grant = Arc::new(grant);
+        // A connection logs in once.
+        let _ = self.connection.who.set(grant.clone());
+        self.connection.record(What::Login { method: method.to_owned(), key });
+        self.entered = Some(Entered { grant, at: Instant::now(), terminal });
         Answer::Yes
     }
 
     fn refused(&self, user: &str, method: &'static str) -> Answer {
         self.count(method, "denied");
         let account: String = user.chars().take(AccountName::MAX_BYTES).collect();
+        self.record_refusal(&account, method, "denied");
         tracing::info!(account = %printable(&account), method, remote = %self.connection.remote, "login denied");
         if self.tries >= self.connection.live.config.max_auth_tries { Answer::TooManyTries } else { Answer::No }
     }
 
     fn unavailable(&self, why: &AuthError, account: &AccountName, method: &'static str) -> Answer {
         self.count(method, why.label());
+        self.record_refusal(account.as_str(), method, why.label());
         tracing::error!(%account, method, error = %printable(&why.to_string()), "no verdict on a login");
         Answer::Unavailable
+    }
+
+    fn record_refusal(&self, account: &str, method: &str, reason: &str) {
+        let what = What::LoginRefused { method: method.to_owned(), reason: reason.to_owned() };
+        let Connection { shared, remote, id, .. } = &*self.connection;
+        shared.audit.record(Event::now(Actor::account(account), what).from(remote.ip(), id));
     }
 
     fn count(&self, method: &str, outcome: &str) {

@@ -8,12 +8,15 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use russh::keys::PrivateKey;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admission, Limits, MaxStartups};
 use super::environment::AcceptEnv;
+use super::leaving::MAX_KEPT;
 use super::tasks::Tasks;
-use super::{Config, HostKeyError, host_keys, listener, protocol};
+use super::{Config, HostKeyError, SessionConfig, host_keys, listener, protocol};
+use crate::audit::Audit;
 use crate::auth::Authenticator;
 use crate::telemetry::Metrics;
 use crate::workspace::Keeper;
@@ -26,6 +29,8 @@ const LAST_WORDS: Duration = Duration::from_secs(15);
 pub struct SshSettings {
     /// The `[ssh]` section.
     pub config: Config,
+    /// The `[session]` section.
+    pub session: SessionConfig,
     /// The directory of the host keys: `config.host_keys`, or where that is by default.
     pub host_keys: PathBuf,
 }
@@ -59,17 +64,21 @@ pub(super) struct Shared {
     pub(super) authenticator: Arc<dyn Authenticator>,
     pub(super) keeper: Arc<dyn Keeper>,
     pub(super) metrics: Metrics,
+    pub(super) audit: Audit,
     pub(super) admission: Arc<Admission>,
     pub(super) tasks: Tasks,
     /// Cancelled when the server is to end.
     pub(super) draining: CancellationToken,
     /// Whether the last question to the authenticator had no verdict.
     pub(super) login_service_down: AtomicBool,
+    /// One permit for each workspace that may be kept running for a terminal that was left in it.
+    pub(super) kept: Arc<Semaphore>,
 }
 
 /// The configuration in use, parsed.
 pub(super) struct Live {
     pub(super) config: Config,
+    pub(super) session: SessionConfig,
     pub(super) limits: Limits,
     pub(super) accept_env: AcceptEnv,
     pub(super) protocol: Arc<russh::server::Config>,
@@ -85,26 +94,29 @@ impl Server {
         authenticator: Arc<dyn Authenticator>,
         keeper: Arc<dyn Keeper>,
         metrics: Metrics,
+        audit: Audit,
     ) -> Result<Self, SshError> {
         check(&settings.config)?;
         let keys = host_keys::load_or_make(&settings.host_keys)?;
         Ok(Self {
             shared: Arc::new(Shared {
-                live: ArcSwap::from_pointee(Live::new(settings.config, keys)?),
+                live: ArcSwap::from_pointee(Live::new(settings.config, settings.session, keys)?),
                 authenticator,
                 keeper,
                 admission: Arc::new(Admission::new(metrics.clone())),
                 tasks: Tasks::new(metrics.clone()),
                 metrics,
+                audit,
                 draining: CancellationToken::new(),
                 login_service_down: AtomicBool::new(false),
+                kept: Arc::new(Semaphore::new(MAX_KEPT)),
             }),
         })
     }
 
     /// Uses another configuration for connections that are made from now on. `listen` and `host_keys` stay as they are until a restart.
-    pub fn reload(&self, config: Config) -> Result<(), SshError> {
-        let live = Live::new(config, self.shared.live.load().keys.clone())?;
+    pub fn reload(&self, config: Config, session: SessionConfig) -> Result<(), SshError> {
+        let live = Live::new(config, session, self.shared.live.load().keys.clone())?;
         self.shared.live.store(Arc::new(live));
         Ok(())
     }
@@ -136,13 +148,14 @@ impl Server {
 // === impl Live ===
 
 impl Live {
-    fn new(config: Config, keys: Vec<PrivateKey>) -> Result<Self, SshError> {
+    fn new(config: Config, session: SessionConfig, keys: Vec<PrivateKey>) -> Result<Self, SshError> {
         let startups = check(&config)?;
         Ok(Self {
             limits: Limits { startups, startups_per_source: config.max_startups_per_source, per_source: config.max_connections_per_source },
             accept_env: AcceptEnv::new(&config.accept_env),
             protocol: Arc::new(protocol::configuration(&config, keys.clone())),
             config,
+            session,
             keys,
         })
     }
@@ -152,6 +165,8 @@ fn check(config: &Config) -> Result<MaxStartups, SshError> {
     for (key, value) in [
         ("max_auth_tries", config.max_auth_tries),
         ("max_sessions", config.max_sessions),
+        ("max_forwards", config.max_forwards),
+        ("max_listeners", config.max_listeners),
         ("max_startups_per_source", config.max_startups_per_source),
         ("max_connections_per_source", config.max_connections_per_source),
     ] {

@@ -9,17 +9,22 @@ use russh::server::{Handle, Msg};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tokio::time::Instant;
 
+use super::aids::{self, Offered};
 use super::bridge::{self, Ended, Surroundings};
 use super::channel::Start;
 use super::client::Client;
 use super::connection::Connection;
 use super::input::Input;
+use super::leaving::{self, Staying};
 use super::login::Entered;
+use super::remote::Listener;
 use super::tasks::contain;
+use super::terminals::{self, Asked};
 use super::{waiting, words};
-use crate::attach::{Exit, Process, ProcessSpec, Program};
-use crate::telemetry::Metrics;
-use crate::workspace::{OpenError, Progress, Stay};
+use crate::attach::{AttachError, Exit, Process, ProcessSpec, Program};
+use crate::audit::What;
+use crate::name::TerminalName;
+use crate::workspace::{Ending, OpenError, Progress, StartPath, Stay};
 
 /// How long a client may keep a channel without asking for anything on it.
 const IDLE_CHANNEL: Duration = Duration::from_secs(300);
@@ -30,11 +35,18 @@ const TRIES: usize = 3;
 /// How long opening a process may take.
 const OPEN: Duration = Duration::from_secs(30);
 
+/// How long the list of terminals may take where it was asked for.
+const LIST: Duration = Duration::from_secs(10);
+
+/// How long it may take where it is only a line of a greeting.
+const GREETING: Duration = Duration::from_millis(300);
+
 /// One session.
 struct Session {
     connection: Arc<Connection>,
     entered: Entered,
     client: Client,
+    handle: Handle,
     input: Arc<Input>,
 }
 
@@ -60,8 +72,8 @@ pub(super) fn begin(
     let (read, write) = channel.split();
     let shared = connection.shared.clone();
     let tracked = connection.session_tasks.token();
-    let client = Client::new(write, handle, input.clone());
-    let session = Session { connection, entered, client, input: input.clone() };
+    let client = Client::new(write, handle.clone(), input.clone());
+    let session = Session { connection, entered, client, handle, input: input.clone() };
     let metrics = shared.metrics.clone();
     shared.tasks.spawn(span, async move {
         let whole = async {
@@ -83,8 +95,18 @@ impl Session {
     async fn run(&self, started: oneshot::Receiver<Start>) -> Option<Exit> {
         match self.input.gone().run_until_cancelled(tokio::time::timeout(IDLE_CHANNEL, started)).await {
             Some(Ok(Ok(start))) => {
-                let _record = Record::begin(&self.connection.shared.metrics, &start);
-                self.serve(start).await
+                let Start { program, pty, environment, offered } = start;
+                let asked = Asked::of(program, pty.is_some(), self.entered.terminal.as_ref());
+                let _record = Record::begin(&self.connection, &asked, pty.is_some());
+                let columns = pty.as_ref().map(|pty| pty.size.columns);
+                let (program, terminal) = match asked {
+                    Asked::Run(program) => (program, None),
+                    Asked::Terminal(name) => (Program::LoginShell, Some(name)),
+                    Asked::List => return Box::pin(self.list(columns)).await,
+                    Asked::Refused(words, status) => return self.say_and_end(words, Exit::Status(status)).await,
+                };
+                let keep_lost = self.connection.live.session.keep_lost.get();
+                self.serve(ProcessSpec { pty, env: environment, terminal, keep_lost, ..ProcessSpec::new(program) }, &offered).await
             }
             // Nothing was asked for.
             _ => Some(Exit::Status(words::TEMPORARY)),
@@ -103,20 +125,15 @@ impl Session {
     }
 
     /// Runs the process; `None` when the client is gone.
-    async fn serve(&self, start: Start) -> Option<Exit> {
-        let Start { program, pty, environment } = start;
-        let program = match program {
-            Ok(program) => program,
-            Err(words) => return self.say_and_end(words, Exit::Status(words::NOT_PERMITTED)).await,
-        };
-        let spec = ProcessSpec { program, pty, env: self.environment(environment), greeting: None };
+    async fn serve(&self, spec: ProcessSpec, offered: &Offered) -> Option<Exit> {
         // Each on the heap for as long as it lasts: a session spends its life in the second, and what the first needs is gone by then.
-        let (stay, process) = match Box::pin(self.open(spec)).await {
+        let (stay, process, staying, _display) = match Box::pin(self.open(spec, offered)).await {
             Ok(opened) => opened,
-            Err(Unready::Gone) => return None,
-            Err(Unready::Say(words, status)) => return self.say_and_end(&words, Exit::Status(status)).await,
+            Err(why) => return self.unready(why).await,
         };
+        let control = process.control.clone();
         let around = Surroundings {
+            staying: staying.clone(),
             ending: stay.ending.clone(),
             draining: self.connection.shared.draining.clone(),
             drain_timeout: self.connection.live.config.drain_timeout.get(),
@@ -124,11 +141,37 @@ impl Session {
         let ended = Box::pin(bridge::run(&self.client, &self.input, process, around, || self.note_first_byte(&stay))).await;
         match ended {
             Ended::Exited(exit) => Some(exit),
-            Ended::Gone => None,
+            Ended::Gone => {
+                Box::pin(leaving::leave(&self.connection, &self.input, stay, staying, control)).await;
+                None
+            }
             Ended::Died(exit) => {
                 tracing::warn!("container ended under a session");
+                let barred = match &*stay.ending.borrow() {
+                    Some(Ending::Suspended(reason)) => Some(words::suspended(reason)),
+                    Some(Ending::Deleted) => Some(words::DELETED.to_owned()),
+                    _ => None,
+                };
+                if let Some(words) = barred {
+                    // Whatever its process ended with: the reason is not in it.
+                    return self.say_and_end(&words, Exit::Status(words::NOT_PERMITTED)).await;
+                }
                 let failed = exit.filter(|exit| *exit != Exit::Status(0));
                 self.say_and_end(words::DIED, failed.unwrap_or(Exit::Status(words::TEMPORARY))).await
+            }
+            Ended::Expelled => {
+                let unrecorded = *stay.ending.borrow() == Some(Ending::Unrecorded);
+                tracing::info!(unrecorded, "session ended by an administrator, or as it cannot be recorded");
+                // Her terminal too, were it one that goes on without her: it is the process that is to end.
+                let hung_up = tokio::time::timeout(leaving::HANG_UP, control.hang_up()).await;
+                if !matches!(hung_up, Ok(Ok(()))) {
+                    tracing::warn!("the process of a session that was ended could not be hung up");
+                }
+                drop(stay);
+                if unrecorded {
+                    return self.say_and_end(words::UNRECORDED, Exit::Status(words::TEMPORARY)).await;
+                }
+                self.say_and_end(words::ENDED, Exit::Status(words::NOT_PERMITTED)).await
             }
             Ended::Lost(why) => {
                 tracing::error!(error = %why, "session lost");
@@ -137,18 +180,71 @@ impl Session {
         }
     }
 
+    /// Tells which terminals there are.
+    async fn list(&self, columns: Option<u16>) -> Option<Exit> {
+        let stay = match self.ensure(columns).await {
+            Ok(stay) => stay,
+            Err(why) => return self.unready(why).await,
+        };
+        let listed = tokio::time::timeout(LIST, self.connection.shared.keeper.terminals(&stay)).await;
+        let all = match listed {
+            Ok(Ok(terminals)) => terminals::reachable(terminals),
+            Ok(Err(OpenError::Gone)) => return self.say_and_end(words::DIED, Exit::Status(words::TEMPORARY)).await,
+            Ok(Err(OpenError::Attach(why))) => {
+                tracing::error!(error = %why, "terminals not listed");
+                return self.say_and_end(words::NOT_LISTED, Exit::Status(words::TEMPORARY)).await;
+            }
+            Err(_) => {
+                tracing::error!(within = ?LIST, "terminals not listed in time");
+                return self.say_and_end(words::NOT_LISTED, Exit::Status(words::TEMPORARY)).await;
+            }
+        };
+        if all.is_empty() {
+            return self.say_and_end(words::NO_TERMINALS, Exit::Status(0)).await;
+        }
+        let lines = words::terminals(&all);
+        let lines = if columns.is_some() { lines.replace('\n', "\r\n") } else { lines };
+        self.client.write(lines).await.ok().map(|()| Exit::Status(0))
+    }
+
+    async fn unready(&self, why: Unready) -> Option<Exit> {
+        match why {
+            Unready::Gone => None,
+            Unready::Say(words, status) => self.say_and_end(&words, Exit::Status(status)).await,
+        }
+    }
+
     async fn say_and_end(&self, words: &str, exit: Exit) -> Option<Exit> {
         self.client.say(words).await.ok().map(|()| exit)
     }
 
     /// Opens the process in a workspace that is ready, which is made so again should its container go away in between.
-    async fn open(&self, mut spec: ProcessSpec) -> Result<(Stay, Process), Unready> {
+    async fn open(&self, mut spec: ProcessSpec, offered: &Offered) -> Result<(Stay, Process, Staying, Option<Listener>), Unready> {
+        let client = std::mem::take(&mut spec.env);
+        let mut told = false;
         for _ in 0..TRIES {
             let stay = self.ensure(spec.pty.as_ref().map(|pty| pty.size.columns)).await?;
-            self.complete(&mut spec, &stay);
+            spec.env = self.environment(&stay, &client);
+            self.complete(&mut spec, &stay).await;
+            let display = self.lend(offered, &mut spec, &stay).await;
+            // Also where no greeting is read: before a command at a terminal, and whoever has a `.hushlogin`.
+            if let (Some(recorded), Some(_), false) = (&stay.recorded, &spec.pty, std::mem::replace(&mut told, true)) {
+                let _ = self.client.say(if recorded.watchable { words::WATCHED } else { words::RECORDED }).await;
+            }
             match tokio::time::timeout(OPEN, self.connection.shared.keeper.open(&stay, &spec)).await {
-                Ok(Ok(process)) => return Ok((stay, process)),
+                Ok(Ok(process)) => {
+                    let staying = Staying::of(&spec, &*process.control);
+                    return Ok((stay, process, staying, display));
+                }
                 Ok(Err(OpenError::Gone)) => tracing::info!("container went away before the process was open"),
+                Ok(Err(OpenError::Attach(AttachError::Unsupported(why)))) if spec.terminal.is_some() => {
+                    tracing::info!(why, "no terminal with a name");
+                    return Err(Unready::Say(words::NO_NAMES.to_owned(), words::USAGE));
+                }
+                Ok(Err(OpenError::Attach(AttachError::Failed { why, text }))) => {
+                    tracing::info!(?why, text, "process not opened");
+                    return Err(Unready::Say(text, words::not_started(why)));
+                }
                 Ok(Err(OpenError::Attach(why))) => {
                     tracing::error!(error = %why, "process not opened");
                     return Err(Unready::Say(words::NOT_OPENED.to_owned(), words::TEMPORARY));
@@ -185,8 +281,9 @@ impl Session {
         }
     }
 
-    /// What the login says about where it came from, what the grant adds, and what the client set; of a name twice the last counts.
-    fn environment(&self, client: Vec<(String, String)>) -> Vec<(String, String)> {
+    /// What the login says about where it came from, what the grant adds, what is set of the workspace, and what the client set; of a name
+    /// twice the last counts. Secrets are not for here: they come after all of it, where the process is opened.
+    fn environment(&self, stay: &Stay, client: &[(String, String)]) -> Vec<(String, String)> {
         let (remote, local) = (self.connection.remote, self.connection.local);
         let (from, to) = (remote.ip().to_canonical(), local.ip().to_canonical());
         let mut all = vec![
@@ -194,12 +291,12 @@ impl Session {
             ("SSH_CLIENT".to_owned(), format!("{from} {} {}", remote.port(), local.port())),
         ];
         all.extend(self.entered.grant.environment.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())));
-        all.extend(client);
+        all.extend(stay.env.iter().chain(client).cloned());
         all
     }
 
     /// What is only known once the workspace is ready.
-    fn complete(&self, spec: &mut ProcessSpec, stay: &Stay) {
+    async fn complete(&self, spec: &mut ProcessSpec, stay: &Stay) {
         let Some(pty) = &mut spec.pty else { return };
         if let Some(resized) = *self.input.size().borrow() {
             pty.size = resized;
@@ -207,11 +304,41 @@ impl Session {
         if spec.program == Program::LoginShell {
             let unseen = !self.connection.message_shown.swap(true, Ordering::Relaxed);
             let message = self.entered.grant.message.as_ref().filter(|_| unseen);
-            let parts: Vec<&str> = stay.motd.iter().chain(message).map(|text| text.trim_end()).filter(|text| !text.is_empty()).collect();
+            let lost = if unseen { self.lost(stay, spec.terminal.as_ref()).await } else { None };
+            let full: Vec<String> = stay.fullness.iter().map(words::fullness).collect();
+            let notes: Vec<String> = stay.notes.iter().map(words::note).collect();
+            let parts = stay.motd.iter().chain(message).chain(&notes).chain(&full).chain(&lost).map(|text| text.trim_end());
+            let parts: Vec<&str> = parts.filter(|text| !text.is_empty()).collect();
             if spec.greeting.is_none() && !parts.is_empty() {
                 spec.greeting = Some(parts.join("\n") + "\n");
             }
         }
+    }
+
+    /// Has the client's agent and display made available; the display is, for as long as what is returned is held.
+    async fn lend(&self, offered: &Offered, spec: &mut ProcessSpec, stay: &Stay) -> Option<Listener> {
+        let lent = aids::lend(offered, &self.connection, &self.entered, &self.handle, stay).await;
+        spec.env.extend(lent.env);
+        for (_, words) in [(lent.lacks_agent, words::NO_AGENT), (lent.lacks_display, words::NO_DISPLAY)].iter().filter(|(lacks, _)| *lacks)
+        {
+            if self.input.is_terminal() {
+                let _ = self.client.say(words).await;
+            }
+        }
+        lent.display
+    }
+
+    /// What she is told of the terminals that were lost to her, the one that she is about to see left out. A login neither waits for it nor
+    /// fails by it.
+    async fn lost(&self, stay: &Stay, but: Option<&TerminalName>) -> Option<String> {
+        if stay.path != StartPath::Attach {
+            return None;
+        }
+        let listed = tokio::time::timeout(GREETING, self.connection.shared.keeper.terminals(stay)).await;
+        let mut lost = terminals::lost(listed.ok()?.ok()?);
+        lost.retain(|(name, _)| Some(name) != but);
+        let lines: Vec<String> = lost.iter().map(|(name, terminal)| words::lost(name, terminal)).collect();
+        (!lines.is_empty()).then(|| lines.join("\n"))
     }
 
     /// Of the connection's first session only: a later one began long after the login.
@@ -225,31 +352,29 @@ impl Session {
 
 /// What is counted and logged of a session, however it ends.
 struct Record<'a> {
-    metrics: &'a Metrics,
+    connection: &'a Connection,
     kind: &'static str,
     began: Instant,
 }
 
 impl<'a> Record<'a> {
-    fn begin(metrics: &'a Metrics, start: &Start) -> Self {
-        let kind = match start.program {
-            Ok(Program::LoginShell) => "shell",
-            Ok(Program::Command(_)) => "exec",
-            Ok(Program::Sftp) => "sftp",
-            Err(_) => "refused",
-        };
-        metrics.sessions_open.inc();
-        tracing::info!(kind, terminal = start.pty.is_some(), "session started");
-        Self { metrics, kind, began: Instant::now() }
+    fn begin(connection: &'a Connection, asked: &Asked, terminal: bool) -> Self {
+        let kind = asked.label();
+        connection.shared.metrics.sessions_open.inc();
+        connection.record(What::SessionStarted { kind: kind.to_owned(), terminal });
+        tracing::info!(kind, terminal, "session started");
+        Self { connection, kind, began: Instant::now() }
     }
 }
 
 impl Drop for Record<'_> {
     fn drop(&mut self) {
         let lasted = self.began.elapsed();
-        self.metrics.sessions_open.dec();
-        self.metrics.sessions.with_label_values(&[self.kind]).inc();
-        self.metrics.session_seconds.observe(lasted.as_secs_f64());
+        let metrics = &self.connection.shared.metrics;
+        metrics.sessions_open.dec();
+        metrics.sessions.with_label_values(&[self.kind]).inc();
+        metrics.session_seconds.observe(lasted.as_secs_f64());
+        self.connection.record(What::SessionEnded { kind: self.kind.to_owned(), lasted });
         tracing::info!(kind = self.kind, ?lasted, "session ended");
     }
 }

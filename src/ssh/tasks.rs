@@ -35,13 +35,16 @@ impl Tasks {
 }
 
 /// Awaits work that may have a bug: `None` if it panicked, which is counted.
-pub(super) async fn contain<T>(metrics: Metrics, work: impl Future<Output = T>) -> Option<T> {
-    let ended = AssertUnwindSafe(work).catch_unwind().await;
-    if ended.is_err() {
-        metrics.panics.inc();
-        tracing::error!("task panicked");
-    }
-    ended.ok()
+///
+/// Not an `async fn`: that would have room for the work twice, once for before it is first polled.
+pub(super) fn contain<T>(metrics: Metrics, work: impl Future<Output = T>) -> impl Future<Output = Option<T>> {
+    AssertUnwindSafe(work).catch_unwind().map(move |ended| {
+        if ended.is_err() {
+            metrics.panics.inc();
+            tracing::error!("task panicked");
+        }
+        ended.ok()
+    })
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ pub struct Metrics {
     pub registry: Registry,
     /// Connections accepted.
     pub connections: IntCounter,
-    /// Connections refused before the handshake, by `reason`: `max_startups`, `per_source`.
+    /// Connections refused before the handshake, by `reason`: `max_startups`, `per_source`; to workspaces, `urls_per_address`.
     pub connections_refused: IntCounterVec,
     /// Connections open now, by `stage`: `login`, `open`.
     pub connections_open: IntGaugeVec,
@@ -30,6 +30,11 @@ pub struct Metrics {
     pub sessions: IntCounterVec,
     /// How long sessions lasted.
     pub session_seconds: Histogram,
+    /// Forwarded connections open now.
+    pub forwards_open: IntGauge,
+    /// Forwarded connections, and places to listen that were refused, by `kind` (`local`, `local_socket`, `remote`, `remote_socket`, `agent`, `x11`) and `outcome`
+    /// (`opened`, `denied`, `limit`, `unready`, `failed`).
+    pub forwards: IntCounterVec,
     /// From the login's verdict to the first byte of the session's process, by `path`: `attach`, `claim`, `start`, `create`.
     pub first_byte_seconds: HistogramVec,
     /// Workspaces made ready, by `path`: `attach`, `claim`, `start`, `create`.
@@ -54,16 +59,58 @@ pub struct Metrics {
     pub sweeps: IntCounter,
     /// Containers stopped, by `reason`: `idle`, `room`, `lifetime`, `asked`.
     pub stops: IntCounterVec,
+    /// Workspaces that got a container of another image, by `outcome`: `done`, `undone`.
+    pub upgrades: IntCounterVec,
+    /// Workspaces whose container is of another image than their template names now.
+    pub outdated: IntGauge,
     /// Things found that nobody owns and removed, by `kind`: `container`, `slot`.
     pub orphans: IntCounterVec,
     /// Logins that wait for a place.
     pub queue_length: IntGauge,
     /// How long they waited.
     pub queue_seconds: Histogram,
+    /// Services of running workspaces, by `state`: `ready`, `unready`, `unknown`, `stopped`.
+    pub services: IntGaugeVec,
+    /// Times a service was started again.
+    pub service_restarts: IntCounter,
+    /// Times a container could not be told its services, or one of them.
+    pub service_failures: IntCounter,
+    /// Bytes that are free, by `which` disk: `state`, `homes`.
+    pub disk_free: IntGaugeVec,
+    /// 1 while less is free on one of them than is to be.
+    pub disk_low: IntGauge,
+    /// Backups made.
+    pub backups: IntCounter,
+    /// Backups that could not be made, and looks at the repository that failed.
+    pub backup_failures: IntCounter,
+    /// Bytes that backups added to the repository.
+    pub backup_bytes: IntCounter,
+    /// Workspaces without a backup that is as young as it should be.
+    pub backups_late: IntGauge,
+    /// When the last backup was made, in seconds since 1970; 0 before the first.
+    pub backup_last_success: IntGauge,
     /// Configuration reloads, by `outcome`: `applied`, `refused`.
     pub reloads: IntCounterVec,
     /// Tasks that panicked; each is a bug.
     pub panics: IntCounter,
+    /// Requests to workspaces, by `outcome`: `answered`, `refused`, `unready`, `nobody`, `broken`, `slow`, `too-many`, `malformed`.
+    pub url_requests: IntCounterVec,
+    /// Events written to the audit trail.
+    pub audit_events: IntCounter,
+    /// Events that came faster than they could be recorded.
+    pub audit_lost: IntCounter,
+    /// Times that the audit trail could not be written, or was not taken by its webhook.
+    pub audit_failures: IntCounter,
+    /// Terminals that are being recorded.
+    pub recordings_open: IntGauge,
+    /// Bytes of all recordings that are on the disk.
+    pub recording_bytes: IntGauge,
+    /// Recordings that have ended and that the bucket does not have yet.
+    pub recordings_unsent: IntGauge,
+    /// How often the bucket took none or removed none.
+    pub recording_upload_failures: IntCounter,
+    /// Sessions that could not be recorded, or not to their end, by `reason`: `disk`, `disk_low`, `slow`, `quota`, `largest`.
+    pub recording_failures: IntCounterVec,
     /// What each container uses.
     pub container_usage: ContainerMetrics,
     /// The gateway's own process, under the names that every exporter uses, so without our prefix.
@@ -95,6 +142,8 @@ impl Metrics {
                 r,
                 Histogram::with_opts(HistogramOpts::new("session_seconds", "How long sessions lasted").buckets(SESSION_SECONDS.to_vec()))?,
             )?,
+            forwards_open: add(r, IntGauge::new("forwards_open", "Forwarded connections open now")?)?,
+            forwards: counter(r, "forwards_total", "Forwarded connections, opened or refused", &["kind", "outcome"])?,
             first_byte_seconds: histogram(r, "first_byte_seconds", "From a login's verdict to the first byte of its process", &["path"])?,
             starts: counter(r, "starts_total", "Workspaces made ready", &["path"])?,
             start_seconds: histogram(r, "start_seconds", "From asked to ready", &["path"])?,
@@ -107,18 +156,63 @@ impl Metrics {
             pool_failures: add(r, IntCounter::new("pool_failures_total", "Times a pool container could not be made or claimed")?)?,
             sweeps: add(r, IntCounter::new("sweeps_total", "Times the sweeper looked")?)?,
             stops: counter(r, "stops_total", "Containers stopped", &["reason"])?,
+            upgrades: counter(r, "upgrades_total", "Workspaces that were to get a container of another image", &["outcome"])?,
+            outdated: add(r, IntGauge::new("outdated", "Workspaces whose container is of another image than their template's now")?)?,
             orphans: counter(r, "orphans_removed_total", "Things that nobody owned, removed", &["kind"])?,
             queue_length: add(r, IntGauge::new("queue_length", "Logins that wait for a place")?)?,
             queue_seconds: add(
                 r,
                 Histogram::with_opts(HistogramOpts::new("queue_seconds", "How long logins waited for a place").buckets(SECONDS.to_vec()))?,
             )?,
+            services: gauge(r, "services", "Services of running workspaces", &["state"])?,
+            service_restarts: add(r, IntCounter::new("service_restarts_total", "Times a service was started again")?)?,
+            service_failures: add(r, IntCounter::new("service_failures_total", "Times a container could not be told a service")?)?,
+            disk_free: gauge(r, "disk_free_bytes", "Bytes that are free on a disk", &["which"])?,
+            disk_low: add(r, IntGauge::new("disk_low", "1 while less than limits.disk_floor is free, and nobody gets a first home")?)?,
+            backups: add(r, IntCounter::new("backups_total", "Backups made")?)?,
+            backup_failures: add(r, IntCounter::new("backup_failures_total", "Backups that could not be made")?)?,
+            backup_bytes: add(r, IntCounter::new("backup_bytes_total", "Bytes that backups added to the repository")?)?,
+            backups_late: add(
+                r,
+                IntGauge::new("backups_late", "Workspaces whose last backup is half as old again as it should get, or missing")?,
+            )?,
+            backup_last_success: add(
+                r,
+                IntGauge::new("backup_last_success_timestamp_seconds", "When the last backup was made, in seconds since 1970")?,
+            )?,
             reloads: counter(r, "reloads_total", "Configuration reloads", &["outcome"])?,
             panics: add(r, IntCounter::new("panics_total", "Tasks that panicked")?)?,
+            url_requests: add(r, IntCounterVec::new(Opts::new("url_requests_total", "Requests to workspaces"), &["outcome"])?)?,
+            audit_events: add(r, IntCounter::new("audit_events_total", "Events written to the audit trail")?)?,
+            audit_lost: add(r, IntCounter::new("audit_lost_total", "Events that came faster than they could be recorded")?)?,
+            audit_failures: add(
+                r,
+                IntCounter::new("audit_failures_total", "Times the audit trail could not be written, or was not taken by its webhook")?,
+            )?,
+            recordings_open: add(r, IntGauge::new("recordings_open", "Terminals that are being recorded")?)?,
+            recording_bytes: add(r, IntGauge::new("recording_bytes", "Bytes of all recordings on the disk")?)?,
+            recordings_unsent: add(r, IntGauge::new("recordings_unsent", "Recordings that have ended and wait for recording.target")?)?,
+            recording_upload_failures: add(
+                r,
+                IntCounter::new("recording_upload_failures_total", "Times that recording.target took or removed no recording")?,
+            )?,
+            recording_failures: counter(
+                r,
+                "recording_failures_total",
+                "Sessions that could not be recorded, or not to their end",
+                &["reason"],
+            )?,
             container_usage: add(r, ContainerMetrics::new()?)?,
             process,
             registry,
         };
+        // A counter that is first seen as 1 has not increased for who looks at increases.
+        for outcome in ["done", "undone"] {
+            metrics.upgrades.with_label_values(&[outcome]);
+        }
+        for reason in ["disk", "disk_low", "slow", "quota", "largest"] {
+            metrics.recording_failures.with_label_values(&[reason]);
+        }
         Ok(metrics)
     }
 

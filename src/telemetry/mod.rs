@@ -2,12 +2,14 @@
 
 mod config;
 mod containers;
+mod host;
 mod log;
 mod metrics;
 mod probe;
 
 pub use config::{Config, Format};
 pub use containers::{ContainerMetrics, ContainerUsage};
+pub use host::{Disk, Host, HostWatch};
 pub use log::{Log, LogError, count_panics, filter, init};
 pub use metrics::Metrics;
 pub use probe::{Outcome, Probe, ask_all};

@@ -110,6 +110,12 @@ impl Admission {
         self.0.book.lock().queue.len()
     }
 
+    /// How many places there are, and how many are taken.
+    pub(super) fn places(&self) -> (usize, usize) {
+        let book = self.0.book.lock();
+        (book.capacity, book.taken)
+    }
+
     /// Something has changed that may let somebody who waits in.
     pub(super) fn look_for_room(&self) {
         if self.waiting() > 0 {

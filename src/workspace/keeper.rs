@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::attach::{AttachError, Process, ProcessSpec};
-use crate::auth::Grant;
-use crate::name::WorkspaceName;
+use crate::attach::{Address, AttachError, Duplex, Endpoint, Listening, Process, ProcessSpec, Terminal};
+use crate::auth::{Grant, Permit};
+use crate::home::Usage;
+use crate::name::{AccountName, TemplateName, VolumeName, WorkspaceName};
 
 /// What is happening while somebody waits for her workspace. The newest is what counts.
 pub type ProgressSender = watch::Sender<Progress>;
@@ -32,10 +33,12 @@ pub enum Progress {
     Creating,
     /// Her container is being started.
     Starting,
+    /// A container of another image is being tried in place of hers.
+    Upgrading,
 }
 
 /// How a workspace came to be ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StartPath {
     /// It was running.
     Attach,
@@ -45,10 +48,19 @@ pub enum StartPath {
     Start,
     /// A container was made.
     Create,
+    /// One was made in place of hers, of another image.
+    Upgrade,
 }
 
 /// A live reason to keep a workspace running. Dropping it is leaving.
-pub struct Lease(#[allow(dead_code, reason = "held for its drop")] Box<dyn Any + Send + Sync>);
+pub struct Lease {
+    /// What counts it among its account's sessions, where it is one.
+    session: Option<Guard>,
+    _guard: Guard,
+}
+
+/// Held for what its drop does.
+type Guard = Box<dyn Any + Send + Sync>;
 
 /// A workspace that is ready, for as long as this is held.
 pub struct Stay {
@@ -62,8 +74,64 @@ pub struct Stay {
     pub ending: watch::Receiver<Option<Ending>>,
     /// The template's message of the day, for people.
     pub motd: Option<String>,
+    /// Her home and her volumes, those of them that are nearly full, for people.
+    pub fullness: Vec<Fullness>,
+    /// What else of it she should know, for people.
+    pub notes: Vec<Note>,
+    /// The workspace's own variables but for its secrets, which processes are given beside these.
+    pub env: Vec<(String, String)>,
+    /// How processes at terminals are recorded in it; `None`: they are not. She is to be told.
+    pub recorded: Option<Recorded>,
     /// The live reason.
     pub lease: Lease,
+}
+
+/// That a session's terminal is recorded, and as whose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// The session's number.
+    pub session: u64,
+    /// Whose it is.
+    pub account: AccountName,
+    /// Of which template.
+    pub template: TemplateName,
+    /// Whether it may be watched as well.
+    pub watchable: bool,
+}
+
+/// A volume of a workspace, as people in it know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FullVolume {
+    /// Its name.
+    pub name: VolumeName,
+    /// Where it is in the container.
+    pub path: String,
+}
+
+/// How full a home or a volume is that is nearly full, of what it has least of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fullness {
+    /// Which volume it is; `None`: the home.
+    pub volume: Option<FullVolume>,
+    /// In per cent, at least [`Self::WORTH_SAYING`].
+    pub percent: u64,
+    /// Bytes or files that are there.
+    pub used: u64,
+    /// Bytes or files that there may be.
+    pub limit: u64,
+    /// Whether it is files.
+    pub files: bool,
+}
+
+/// Something of a workspace that a person in it should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// What should appear at this path from the host does not.
+    Absent(String),
+    /// Its container was made anew, as what appears in it from the host is something else now.
+    Replaced,
+    /// Its container was made anew, of another image.
+    Upgraded,
 }
 
 /// Why a workspace is not there any more.
@@ -71,8 +139,25 @@ pub struct Stay {
 pub enum Ending {
     /// The gateway is about to end; running containers go on, sessions end in so long at the latest.
     Draining(Duration),
+    /// It is to be stopped for this reason, before long. Said again from time to time, and not at all any more if it was put off.
+    Soon {
+        /// Why.
+        reason: &'static str,
+        /// In how long.
+        within: Duration,
+        /// Whether something inside can put it off.
+        can_be_kept: bool,
+    },
     /// It is being stopped, for this reason.
     Stopping(&'static str),
+    /// It was suspended, for this reason of an administrator's, and is being stopped.
+    Suspended(String),
+    /// An administrator has deleted it, and it is being stopped.
+    Deleted,
+    /// An administrator has ended this session; the workspace goes on.
+    Ended,
+    /// This session is to be recorded and cannot be, and is ended; the workspace goes on.
+    Unrecorded,
     /// Its container ended, was killed or removed by somebody else.
     Died,
 }
@@ -113,6 +198,21 @@ pub enum EnsureError {
     /// No answer within the deadline.
     #[error("not ready within {}", humantime::format_duration(*.0))]
     TimedOut(Duration),
+    /// An administrator lets nobody into it, for this reason.
+    #[error("workspace is suspended: {0}")]
+    Suspended(String),
+    /// It was deleted, and is not gone for good yet.
+    #[error("workspace is deleted")]
+    Deleted,
+    /// It is being made or had back right now.
+    #[error("workspace is being made or brought back")]
+    Passing,
+    /// It has no home yet, and less space is free than is to be.
+    #[error("less than limits.disk_floor is free, and it has no home yet")]
+    DiskLow,
+    /// What is set of it cannot be read; the text is for the log.
+    #[error("settings: {0}")]
+    Settings(String),
     /// The gateway is about to end.
     #[error("the gateway is shutting down")]
     Draining,
@@ -135,11 +235,72 @@ pub trait Keeper: Send + Sync + 'static {
     /// Somebody is about to arrive: starts to make her workspace ready, and returns at once.
     fn prepare(&self, grant: &Grant);
 
+    /// What somebody is granted who comes to a workspace by another way than a login: what its last login was. `None`: nobody ever came.
+    async fn grant_of(&self, workspace: &WorkspaceName) -> Result<Option<Grant>, EnsureError> {
+        let _ = workspace;
+        Ok(None)
+    }
+
+    /// A workspace that runs, without a reason to keep it running; `None`: it does not, or nobody may be in it.
+    fn glance(&self, workspace: &WorkspaceName) -> Option<Stay> {
+        let _ = workspace;
+        None
+    }
+
+    /// Whether a port of a workspace needs no link, as is set of it. Asks nobody: it is looked up for strangers.
+    fn is_public(&self, workspace: &WorkspaceName, port: u16) -> bool {
+        let _ = (workspace, port);
+        false
+    }
+
     /// Makes her workspace ready and takes a lease on it: one session of the grant's account. Cancel-safe: dropping it leaves the queue.
     async fn ensure(&self, grant: &Grant, progress: &ProgressSender) -> Result<Stay, EnsureError>;
 
+    /// The same for a forward: a lease, but no session of the account's.
+    async fn reach(&self, grant: &Grant) -> Result<Stay, EnsureError>;
+
+    /// What the grant's account may do: what both its template and the grant permit.
+    fn permit(&self, grant: &Grant) -> Permit;
+
     /// Opens a process in it.
     async fn open(&self, stay: &Stay, spec: &ProcessSpec) -> Result<Process, OpenError>;
+
+    /// Connects to something in it.
+    async fn connect(&self, stay: &Stay, to: &Address) -> Result<Box<dyn Duplex>, OpenError>;
+
+    /// Listens in it.
+    async fn listen(&self, stay: &Stay, on: &Endpoint) -> Result<Listening, OpenError>;
+
+    /// The terminals that are open in it.
+    async fn terminals(&self, stay: &Stay) -> Result<Vec<Terminal>, OpenError>;
+}
+
+// === impl Fullness ===
+
+impl Fullness {
+    /// From how many per cent on she is told.
+    pub const WORTH_SAYING: u64 = 80;
+    /// From how many per cent on she is told that it is pressing.
+    pub const PRESSING: u64 = 90;
+
+    /// That of a home, or of a volume, if it is worth saying.
+    pub(super) fn of(volume: Option<FullVolume>, usage: &Usage) -> Option<Self> {
+        let percent = |used: u64, limit: u64| u64::try_from(u128::from(used) * 100 / u128::from(limit.max(1))).unwrap_or(u64::MAX);
+        let one = |used: u64, limit: Option<u64>, files| limit.map(|limit| (percent(used, limit), used, limit, files));
+        let files = usage.inodes.and_then(|inodes| one(inodes, usage.limit.inodes, true));
+        let fullest = files.into_iter().chain(one(usage.bytes, usage.limit.bytes, false)).max_by_key(|(percent, ..)| *percent);
+        let (percent, used, limit, files) = fullest.filter(|(percent, ..)| *percent >= Self::WORTH_SAYING)?;
+        Some(Self { volume, percent, used, limit, files })
+    }
+}
+
+// === impl Ending ===
+
+impl Ending {
+    /// Whether it is there, rather than to come.
+    pub fn is_now(&self) -> bool {
+        matches!(self, Self::Stopping(_) | Self::Suspended(_) | Self::Deleted | Self::Ended | Self::Unrecorded | Self::Died)
+    }
 }
 
 // === impl EnsureError ===
@@ -156,6 +317,11 @@ impl EnsureError {
             Self::Engine(_) => "engine",
             Self::Image(_) => "image",
             Self::TimedOut(_) => "timeout",
+            Self::Suspended(_) => "suspended",
+            Self::Deleted => "deleted",
+            Self::Passing => "passing",
+            Self::DiskLow => "disk_low",
+            Self::Settings(_) => "settings",
             Self::Draining => "draining",
         }
     }
@@ -171,6 +337,7 @@ impl StartPath {
             Self::Claim => "claim",
             Self::Start => "start",
             Self::Create => "create",
+            Self::Upgrade => "upgrade",
         }
     }
 }
@@ -180,6 +347,35 @@ impl StartPath {
 impl Lease {
     /// A lease that holds `guard` until it is dropped.
     pub fn new(guard: impl Any + Send + Sync) -> Self {
-        Self(Box::new(guard))
+        Self { session: None, _guard: Box::new(guard) }
+    }
+
+    /// The same, which holds `session` as well, until that is over or it is dropped.
+    pub fn of_session(guard: impl Any + Send + Sync, session: impl Any + Send + Sync) -> Self {
+        Self { session: Some(Box::new(session)), ..Self::new(guard) }
+    }
+
+    /// Its session is over; the workspace is to be kept running nevertheless.
+    pub fn end_session(&mut self) {
+        self.session = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::home::Quota;
+
+    #[test]
+    fn the_scarcer_of_bytes_and_files_is_told_from_80_per_cent_on() {
+        let of = |bytes, inodes, limit: (u64, Option<u64>)| {
+            let usage = Usage { bytes, inodes, limit: Quota { bytes: Some(limit.0), inodes: limit.1 } };
+            Fullness::of(None, &usage).map(|fullness| (fullness.percent, fullness.files))
+        };
+        assert_eq!(of(799, Some(10), (1000, Some(100))), None);
+        assert_eq!(of(800, Some(10), (1000, Some(100))), Some((80, false)));
+        assert_eq!(of(800, Some(95), (1000, Some(100))), Some((95, true)));
+        assert_eq!(of(u64::MAX, Some(95), (u64::MAX, None)), Some((100, false)));
+        assert_eq!(of(5000, None, (1000, Some(1))), Some((500, false)), "what is only reported may be far beyond");
     }
 }

@@ -6,24 +6,71 @@
 //! [`Directory`] has all drivers. Beside them the [`pool`] makes containers ready, the [`sweeper`] stops and tidies, [`admission`] says
 //! who may run, and [`leases`] says who is there.
 
+mod administration;
 mod admission;
+mod backing;
+mod capacity;
 mod config;
+mod copying;
 mod directory;
 mod driver;
+mod events;
+mod figures;
+mod floor;
 mod house;
 mod keeper;
 mod leases;
+mod lending;
+mod meter;
+mod moving;
+mod operations;
+mod parcel;
+mod passing;
 mod perform;
+mod policy;
 mod pool;
 mod recipe;
+mod recorded;
+mod restoring;
+mod roll;
+mod sampling;
+mod service;
+mod serving;
+mod settings;
+mod standing;
+mod starts;
 mod state;
 mod sweeper;
 mod template;
+mod terms;
 #[cfg(test)]
 mod tests;
+mod upgrades;
+mod upgrading;
+mod variables;
+mod volume;
 
-pub use config::{IdleConfig, LimitsConfig, PoolConfig};
+pub use administration::{Administration, AskError, Overview, ServiceView, Standing};
+pub use backing::{BackedUp, BackupsView, Chore, Unconfirmed};
+pub use capacity::{Bound, Fits, Resources};
+pub use config::{CapacityConfig, IdleConfig, LimitsConfig, MountsConfig, PoolConfig};
 pub use directory::Directory;
+pub use events::{Event, News};
+pub use figures::{Allowed, CapacityView, OverviewFigures, TemplateFits, UsageView};
+pub use floor::Disks;
 pub use house::{Parts, Rules};
-pub use keeper::{Ending, EnsureError, Keeper, Lease, OpenError, Progress, ProgressSender, StartPath, Stay};
-pub use template::Template;
+pub use keeper::{
+    Ending, EnsureError, FullVolume, Fullness, Keeper, Lease, Note, OpenError, Progress, ProgressSender, Recorded, StartPath, Stay,
+};
+pub use meter::{HistorySpan, Point, Sample};
+pub use moving::{Exported, Import};
+pub use operations::{Known, NewWorkspace, Operations, PoolChange, PoolView, QueueView, SpareView, Starting};
+pub use passing::{DeletedView, Done, Running, Step, Task};
+pub use policy::{IdlePolicy, NetworkPolicy};
+pub use roll::SessionView;
+pub use service::{Readiness, Restart, Service};
+pub use settings::{Applied, Change, Changed, Details, MountView};
+pub use starts::StartFigures;
+pub use template::{Attachment, Recording, Template};
+pub use upgrades::{ImageAge, UpgradeView};
+pub use volume::Volume;

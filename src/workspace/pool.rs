@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -17,7 +18,8 @@ use super::EnsureError;
 use super::admission::Place;
 use super::house::House;
 use super::recipe::{self, Recipe};
-use crate::engine::{Container, ContainerId, ContainerState, ImageId};
+use crate::attach::{ProcessSpec, Program};
+use crate::engine::{Container, ContainerId, ContainerState, ImageId, Propagation};
 use crate::home::Slot;
 use crate::telemetry::Metrics;
 
@@ -50,6 +52,8 @@ pub(super) struct Waiting<'a>(&'a Pool);
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// How often the pool is looked at when nothing has happened: notices a new image behind the same name.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How long the first process of a container may take until it is left alone.
+const WARM: Duration = Duration::from_secs(5);
 /// How long to stay out of the way of somebody who waits, before looking again.
 const YIELD: Duration = Duration::from_millis(100);
 /// How long the pool keeps still after a claim: making the next container would slow down who is just opening her first process.
@@ -98,6 +102,11 @@ impl Pool {
     /// Gives up one container, the newest, to make room.
     pub(super) fn give_up(&self) -> Option<Spare> {
         self.ready.lock().pop_back()
+    }
+
+    /// How many of a recipe stand ready.
+    pub(super) fn ready(&self, fingerprint: &str) -> usize {
+        self.ready.lock().iter().filter(|spare| spare.recipe == fingerprint).count()
     }
 
     /// Looks again now, as the settings have changed.
@@ -218,14 +227,14 @@ impl House {
     }
 
     async fn make_spare(&self, recipe: &Recipe, place: Place) -> Result<Spare, EnsureError> {
-        let slots = self.parts.slots.clone();
-        let slot = self.on_disk(move || slots.create()).await?;
+        let slot = self.make_slot(recipe).await?;
         let name = recipe::pool_name(&recipe.instance, slot.id());
-        let spec = recipe.container(name, slot.id(), slot.path());
-        let id = match self.create(&spec, &|line| debug!(line, "pulling for the pool")).await {
+        let sources = recipe.places().iter().map(|(volume, _)| slot.path(volume.as_ref())).collect();
+        let spec = recipe.container(name, slot.id(), sources, Propagation::Slave);
+        let id = match self.create(recipe, spec, slot.id(), &|line| debug!(line, "pulling for the pool")).await {
             Ok(id) => id,
             Err(why) => {
-                self.on_disk(move || slot.remove()).await.ok();
+                self.vacate(slot).await.ok();
                 return Err(why.into());
             }
         };
@@ -233,6 +242,7 @@ impl House {
         let image = self.engine().inspect(&id.0).await;
         match (started, image) {
             (Ok(()), Ok(Some(Container { image, state: ContainerState::Running, .. }))) => {
+                self.warm(&id).await;
                 Ok(Spare { id, slot, place: Some(place), recipe: recipe.fingerprint(), image })
             }
             (started, looked) => {
@@ -244,13 +254,24 @@ impl House {
         }
     }
 
+    /// Runs a command that does nothing, as its owner's first will run: the first process in a container finds its shell and libraries cold,
+    /// which takes about as long as all the rest of a claim. What fails is not worth a word: whoever comes next sees for herself.
+    async fn warm(&self, id: &ContainerId) {
+        let spec = ProcessSpec::new(Program::Command(b"true".to_vec()));
+        let run = async {
+            let Ok(mut process) = self.parts.attach.open(id, &spec).await else { return };
+            while process.output.next().await.is_some() {}
+        };
+        let _ = tokio::time::timeout(WARM, run).await;
+    }
+
     /// Takes a container that an earlier process made for the pool, if it is as good as new. `false`: it is nobody's.
     pub(super) async fn adopt_spare(&self, container: &Container) -> bool {
-        let Some(slot) = recipe::slot_of(container).and_then(|id| self.parts.slots.adopt(id)) else { return false };
+        let Some(slot) = self.adopt(container) else { return false };
         let Some((template, fingerprint)) = recipe::made_from(&container.labels) else { return false };
         let current = self.recipe(Some(&template)).is_ok_and(|recipe| fingerprint == recipe.fingerprint());
-        // A home on the slot: a claim was cut short after the mount.
-        if container.state != ContainerState::Running || !current || !matches!(slot.is_mounted(), Ok(false)) {
+        // A home or a volume on the slot: a claim was cut short after the mount.
+        if container.state != ContainerState::Running || !current || !matches!(slot.is_vacant(), Ok(true)) {
             return false;
         }
         let spare = Spare {

@@ -9,6 +9,7 @@
 //!      └──────────────── stopped ◀─────────────────────────────────────────────────────────
 //!                         queued ─▶ starting ─▶ running
 //! ```
+//! Upgraded while it runs, it is `starting` until it runs again, in another container or in the same.
 //! Any action may fail. Then nothing is assumed: the state is `Unknown` until the engine was asked, and what it says is where things
 //! go on from. At most one action is under way; its end is an event.
 
@@ -50,6 +51,10 @@ pub(super) enum Event {
     Ready(ContainerId),
     /// It should stop.
     Stop,
+    /// Another container should be tried in its place.
+    Upgrade,
+    /// It should go, if it stands still.
+    Remove,
     /// The action under way ended well, and the container stands still.
     Halted,
     /// The action under way ended in there being no container.
@@ -75,6 +80,8 @@ pub(super) enum Action {
     Unpause(ContainerId),
     /// Stop this one.
     Stop(ContainerId),
+    /// Stop this one, and try another in its place.
+    Upgrade(ContainerId),
     /// Remove this one: it cannot be used.
     Discard(ContainerId),
     /// Give this one the limits that are wished for. Changes no state.
@@ -103,6 +110,9 @@ impl State {
             (S::Creating | S::Starting(_), E::Ready(id)) => (S::Running(id), None),
 
             (S::Running(id) | S::Paused(id), E::Stop) => (S::Stopping(id.clone()), Some(Action::Stop(id))),
+            // It keeps its place; whichever container it has then runs.
+            (S::Running(id), E::Upgrade) => (S::Starting(id.clone()), Some(Action::Upgrade(id))),
+            (S::Stopped(id), E::Remove) => (S::Unknown, Some(Action::Discard(id))),
             (S::Stopping(id), E::Halted) => (S::Stopped(id), None),
 
             // What was under way has failed, or what stood has moved: look.
@@ -127,7 +137,10 @@ impl State {
             // A doubt while an action is under way is answered by that action's end; the driver doubts again then.
             (state @ (S::Queued(_) | S::Creating | S::Starting(_) | S::Stopping(_)), E::Doubted) => (state, None),
             // Ends of actions that are not under way: the driver has at most one, so these are not met.
-            (state, E::Admitted | E::Abandoned | E::Ready(_) | E::Halted | E::Gone | E::Failed | E::Observed(_)) => (state, None),
+            (
+                state,
+                E::Upgrade | E::Remove | E::Admitted | E::Abandoned | E::Ready(_) | E::Halted | E::Gone | E::Failed | E::Observed(_),
+            ) => (state, None),
         }
     }
 
@@ -218,6 +231,37 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_deleted_is_stopped_first() {
+        check(
+            State::Running(id()),
+            &[
+                (Event::Remove, "running", None),
+                (Event::Stop, "stopping", Some(Action::Stop(id()))),
+                (Event::Halted, "stopped", None),
+                (Event::Remove, "unknown", Some(Action::Discard(id()))),
+                (Event::Gone, "absent", None),
+                (Event::Remove, "absent", None),
+            ],
+        );
+    }
+
+    #[test]
+    fn one_that_is_upgraded_keeps_its_place() {
+        let other = ContainerId("d".to_owned());
+        check(
+            State::Running(id()),
+            &[
+                (Event::Upgrade, "starting", Some(Action::Upgrade(id()))),
+                (Event::Wanted, "starting", None),
+                (Event::Stop, "starting", None),
+                (Event::Ready(other.clone()), "running", None),
+                (Event::Stop, "stopping", Some(Action::Stop(other))),
+                (Event::Upgrade, "stopping", None),
+            ],
+        );
+    }
+
+    #[test]
     fn a_broken_container_is_thrown_away() {
         check(
             State::Unknown,
@@ -248,6 +292,8 @@ mod tests {
             Just(Event::Abandoned),
             Just(Event::Ready(id())),
             Just(Event::Stop),
+            Just(Event::Remove),
+            Just(Event::Upgrade),
             Just(Event::Halted),
             Just(Event::Gone),
             Just(Event::Failed),

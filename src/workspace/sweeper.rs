@@ -12,11 +12,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::directory::Directory;
-use super::driver::{Handle, Request, StopReason};
+use super::driver::{Handle, Request, Seen, StopReason};
 use super::house::Rules;
 use super::recipe::{self, Owner};
+use super::{Ending, IdlePolicy, Template, Volume};
 use crate::engine::{Container, ContainerId, ContainerState, EngineError, Usage};
-use crate::home::SlotId;
+use crate::home::{HomeId, Quota, SlotId};
+use crate::name::WorkspaceName;
 
 /// How much CPU time each container had used when it was last looked at.
 #[derive(Default)]
@@ -24,6 +26,18 @@ struct Samples(HashMap<ContainerId, (Instant, Duration)>);
 
 /// A running workspace that nobody is in: its driver, its container, and what its grant said of its idle limit.
 type Candidate = (Handle, ContainerId, Option<Duration>);
+
+/// How long a container has lived, and may.
+#[derive(Debug, Clone, Copy)]
+struct Life {
+    age: Duration,
+    /// The longest that it may; `None`: for ever.
+    most: Option<Duration>,
+    /// For how much longer something inside asks to be kept, and may.
+    kept: Option<Duration>,
+    /// How far beyond `most` that may reach.
+    keep_max: Duration,
+}
 
 /// Share of one CPU, averaged between two sweeps, from which a container counts as busy. A shell at its prompt and an editor's idle
 /// server stay well below; anything that computes is far above.
@@ -39,6 +53,7 @@ impl Directory {
             if let Err(why) = self.tidy().await {
                 warn!(%why, "cannot look for what nobody owns");
             }
+            self.resume_those_stopped();
             self.stop_idle(&mut samples).await;
             self.remember_all().await;
             self.house.parts.metrics.sweeps.inc();
@@ -62,7 +77,12 @@ impl Directory {
             self.house.throw_away(spare).await;
             return true;
         }
-        let idle = |handle: &Handle| handle.seen.borrow().running.is_some().then(|| handle.leases.idle()).flatten();
+        let rules = self.house.rules.load_full();
+        let idle = |handle: &Handle| {
+            let seen = handle.seen.borrow().clone();
+            let may_go = self.life(&rules, &seen, seen.running.as_ref()?).kept.is_none() && !rules.goes_on(&seen);
+            may_go.then(|| handle.leases.idle()).flatten()
+        };
         let longest = self.handles().into_iter().filter_map(|handle| Some((idle(&handle)?, handle))).max_by_key(|(idle, _)| *idle);
         let Some((_, handle)) = longest else { return false };
         let mut seen = handle.seen.clone();
@@ -71,7 +91,7 @@ impl Directory {
             return false;
         }
         // Until it stands still, or somebody has come back to it.
-        let grace = self.house.rules.load().idle.stop_grace.get() + Duration::from_secs(10);
+        let grace = rules.idle.stop_grace.get() + Duration::from_secs(10);
         let stopped = seen.wait_for(|seen| seen.state != "running" && seen.state != "stopping");
         tokio::time::timeout(grace, stopped).await.is_ok_and(|seen| seen.is_ok())
     }
@@ -81,12 +101,31 @@ impl Directory {
         let mut candidates = Vec::new();
         for handle in self.handles() {
             let seen = handle.seen.borrow().clone();
-            let Some(id) = seen.running else { continue };
-            let outlived = rules.idle.max_lifetime.unless_zero().is_some_and(|most| seen.since.elapsed() >= most);
-            if outlived {
-                handle.inbox.try_send(Request::Stop { reason: StopReason::Lifetime }).ok();
-            } else if handle.leases.idle().is_some() {
-                candidates.push((handle, id, seen.record.idle_timeout));
+            let Some(id) = seen.running.clone() else { continue };
+            if seen.barred.is_some() {
+                // It could not be stopped when it was suspended, or somebody else has started it.
+                handle.inbox.try_send(Request::Enforce).ok();
+                continue;
+            }
+            let life = self.life(&rules, &seen, &id);
+            match life.left() {
+                Some(Duration::ZERO) => {
+                    handle.inbox.try_send(Request::Stop { reason: StopReason::Lifetime }).ok();
+                    continue;
+                }
+                Some(within) if within <= rules.idle.warn.get() => {
+                    let attach = &self.house.parts.attach;
+                    let can_be_kept = life.can_be_longer() && attach.can_be_kept(&id);
+                    let soon = Ending::Soon { reason: StopReason::Lifetime.said(), within, can_be_kept };
+                    handle.inbox.try_send(Request::Announce(soon)).ok();
+                }
+                _ => {}
+            }
+            if life.kept.is_some() {
+                handle.leases.touch();
+            } else if handle.leases.idle().is_some() && !rules.goes_on(&seen) {
+                let limit = seen.idle.and_then(IdlePolicy::limit).or(seen.record.idle_timeout);
+                candidates.push((handle, id, limit));
             }
         }
         if rules.idle.keep_busy {
@@ -98,6 +137,16 @@ impl Directory {
                 handle.inbox.try_send(Request::Stop { reason: StopReason::Idle }).ok();
             }
         }
+        // Nobody says so when something inside no longer asks to be kept.
+        self.house.admission.look_for_room();
+    }
+
+    /// How long a running workspace has lived, and may.
+    fn life(&self, rules: &Rules, seen: &Seen, id: &ContainerId) -> Life {
+        let template = seen.record.template.clone();
+        let keep_max = rules.templates.get(&template).map(|template| template.keep_max.get()).unwrap_or_default();
+        let kept = self.house.parts.attach.kept(id).map(|kept| kept.min(keep_max)).filter(|kept| !kept.is_zero());
+        Life { age: seen.since.elapsed(), most: rules.idle.max_lifetime.unless_zero(), kept, keep_max }
     }
 
     /// Those that have used no CPU to speak of since the last look. The idle clock of the others starts anew; what was not looked at
@@ -127,6 +176,47 @@ impl Directory {
         idle
     }
 
+    /// Makes what new homes take longest for ahead; and finds out, one after the other, how large the homes of running workspaces are that
+    /// nobody counts. Until told to stop.
+    pub(super) async fn look_after_homes(self, stop: CancellationToken) {
+        let mut ran: HashSet<HomeId> = HashSet::new();
+        loop {
+            let of = |template: &Template| [template.quota()].into_iter().chain(template.volume.iter().map(Volume::quota)).collect();
+            let quotas: Vec<Quota> = self.house.rules.load().templates.values().flat_map::<Vec<Quota>, _>(of).collect();
+            let homes = self.house.parts.homes.clone();
+            if let Err(why) = self.house.on_disk(move || homes.make_ready(&quotas)).await {
+                warn!(%why, "cannot make homes ready ahead");
+            }
+            let every = self.house.rules.load().idle.sweep_every.get().max(SHORTEST_PAUSE);
+            tokio::select! { () = sleep(every) => {} () = stop.cancelled() => return }
+            let running = self.drivers.iter().filter(|entry| entry.seen.borrow().running.is_some());
+            let running: Vec<HomeId> = running.flat_map(|entry| recipe::trees(entry.key(), entry.seen.borrow().volumes.keys())).collect();
+            // What was written last in one that stands still by now is to be seen as well.
+            let stands = |name: &WorkspaceName| {
+                self.drivers.get(name).is_none_or(|driver| matches!(driver.seen.borrow().state, "absent" | "stopped"))
+            };
+            let left: Vec<HomeId> = ran.iter().filter(|id| stands(&id.workspace)).cloned().collect();
+            ran.retain(|id| !left.contains(id));
+            ran.extend(running.iter().cloned());
+            let (homes, stopped, last) = (self.house.parts.homes.clone(), stop.clone(), left.clone());
+            let (over, wait) = tokio::sync::oneshot::channel::<()>();
+            // A thread of its own, which nobody waits for when the gateway ends: a million files take a while.
+            std::thread::spawn(move || {
+                let all = last.into_iter().chain(running.into_iter().filter(|id| homes.is_unmeasured(id)));
+                for id in all.take_while(|_| !stopped.is_cancelled()) {
+                    if let Err(why) = homes.measure(&id) {
+                        debug!(home = %id, %why, "cannot tell how large a home is");
+                    }
+                }
+                drop(over);
+            });
+            tokio::select! { _ = wait => {} () = stop.cancelled() => return }
+            if !left.is_empty() {
+                self.look_at_disks(false, left).await;
+            }
+        }
+    }
+
     /// Removes what nobody owns, and has drivers look at what is not as they know it.
     async fn tidy(&self) -> Result<(), EngineError> {
         // In this order: whatever is made after the first step is held by somebody before the second.
@@ -135,6 +225,9 @@ impl Directory {
             warn!(%why, "cannot list slots");
             Vec::new()
         });
+        let attach = Arc::clone(&self.house.parts.attach);
+        let slots = self.house.parts.slots.clone();
+        let unreached = self.house.on_disk(move || Ok(attach.unheld(&|slot| slots.is_held(slot)))).await.unwrap_or_default();
         let containers = self.house.engine().list().await?;
         let mut used: HashSet<SlotId> = HashSet::new();
         for container in &containers {
@@ -152,24 +245,46 @@ impl Directory {
                         self.look(&name).await;
                     }
                 }
+                Owner::Former(name) => {
+                    used.extend(slot);
+                    let seen = self.drivers.get(&name).map(|handle| handle.seen.borrow().state);
+                    let at_it = matches!(seen, Some("queued" | "creating" | "starting" | "stopping"));
+                    if !at_it {
+                        self.look(&name).await;
+                    }
+                }
                 Owner::Pool | Owner::Stranger if !held => self.remove_orphan(container).await,
                 Owner::Pool | Owner::Stranger => {}
             }
         }
         for id in unheld.into_iter().filter(|id| !used.contains(id)) {
             let Some(slot) = self.house.parts.slots.adopt(id) else { continue };
-            match self.house.on_disk(move || slot.remove()).await {
-                Ok(()) => self.house.parts.metrics.orphans.with_label_values(&["slot"]).inc(),
-                Err(why) => warn!(%why, "cannot remove a slot that nobody owns"),
+            if self.house.vacate(slot).await.is_ok() {
+                self.house.parts.metrics.orphans.with_label_values(&["slot"]).inc();
             }
         }
+        // What was made for slots that are gone without it: where nothing can be mounted a slot is a name only.
+        for slot in unreached.into_iter().filter(|slot| !used.contains(slot) && !self.house.parts.slots.is_held(slot)) {
+            let attach = Arc::clone(&self.house.parts.attach);
+            let release = move || {
+                attach.release(&slot);
+                Ok(())
+            };
+            self.house.on_disk(release).await.ok();
+        }
+        let homes = self.house.parts.homes.clone();
+        match self.house.on_disk(move || homes.sweep()).await {
+            Ok(0) => {}
+            Ok(found) => self.house.parts.metrics.orphans.with_label_values(&["home"]).inc_by(found as u64),
+            Err(why) => warn!(%why, "cannot look for what was left among homes"),
+        }
         self.count(&containers);
-        Ok(())
+        self.look_at_images(&containers).await
     }
 
     async fn remove_orphan(&self, container: &Container) {
         info!(container = container.name, "nobody owns this container, removing it");
-        let slot = recipe::slot_of(container).and_then(|id| self.house.parts.slots.adopt(id));
+        let slot = self.house.adopt(container);
         if self.house.discard(&container.id, slot).await.is_ok() {
             self.house.parts.metrics.orphans.with_label_values(&["container"]).inc();
         }
@@ -208,12 +323,37 @@ impl Directory {
     }
 }
 
+impl Rules {
+    /// Whether a workspace goes on though nobody is in it: what is set of it goes before what its template says.
+    fn goes_on(&self, seen: &Seen) -> bool {
+        match seen.idle {
+            Some(IdlePolicy::Never) => true,
+            Some(IdlePolicy::After(_)) => false,
+            None => self.keeps_running(&seen.record.template),
+        }
+    }
+}
+
 fn is_idle(rules: &Rules, handle: &Handle, timeout: Option<Duration>) -> bool {
     let limit = match timeout {
         Some(limit) => (!limit.is_zero()).then_some(limit),
         None => rules.idle.timeout.unless_zero(),
     };
     matches!((limit, handle.leases.idle()), (Some(limit), Some(idle)) if idle >= limit)
+}
+
+impl Life {
+    /// How much of it is left; `None`: no end is set.
+    fn left(self) -> Option<Duration> {
+        let most = self.most?;
+        let asked = self.age + self.kept.unwrap_or_default();
+        Some(asked.max(most).min(most + self.keep_max).saturating_sub(self.age))
+    }
+
+    /// Whether it can be made longer by what is inside.
+    fn can_be_longer(self) -> bool {
+        self.left().zip(self.most).is_some_and(|(left, most)| self.age + left < most + self.keep_max)
+    }
 }
 
 impl Samples {

@@ -1,42 +1,44 @@
 //! What must always hold of workspaces, tried on an engine in memory, with real homes, slots and mounts.
 
+mod ends;
+mod operations;
+mod services;
+mod settings;
+mod upgrades;
+mod volumes;
+
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use self::services::FakeInit;
 use super::*;
 use crate::attach::{Attach, AttachError, Process, ProcessSpec};
 use crate::auth::Grant;
 use crate::engine::fake::{Call, FakeEngine};
 use crate::engine::{ContainerId, ContainerState, EngineError, Usage};
 use crate::home::{Homes, Slots};
-use crate::name::AccountName;
+use crate::name::{AccountName, TemplateName, WorkspaceName};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::units::Span;
 
 /// A directory over a fake engine, with its state in a temporary directory.
 struct World {
-    dir: tempfile::TempDir,
+    dir: State,
     engine: FakeEngine,
+    init: FakeInit,
     directory: Directory,
     stop: CancellationToken,
 }
 
-/// Nothing runs in these containers.
-struct NoProcesses;
-
-#[async_trait::async_trait]
-impl Attach for NoProcesses {
-    async fn open(&self, _: &ContainerId, _: &ProcessSpec) -> Result<Process, AttachError> {
-        Err(AttachError::Unsupported("a test"))
-    }
-}
+/// A state directory. What is mounted in it goes with it.
+struct State(tempfile::TempDir);
 
 fn rules() -> Rules {
     let template = Template { image: FakeEngine::IMAGE.to_owned(), ..Template::default() };
@@ -45,28 +47,37 @@ fn rules() -> Rules {
         idle: IdleConfig { timeout: Span::secs(60), sweep_every: Span::secs(5), keep_busy: true, ..IdleConfig::default() },
         pool: PoolConfig { size: 0, ..PoolConfig::default() },
         limits: LimitsConfig { containers: 4, queue: 2, queue_timeout: Span::secs(100), ..LimitsConfig::default() },
+        capacity: super::CapacityConfig::default(),
+        deleted_keep: Duration::from_secs(7 * 24 * 60 * 60),
+        fence: crate::home::Fence::default(),
         templates: BTreeMap::from([("default".parse().unwrap(), template)]),
     }
 }
 
 impl World {
     fn new(change: impl FnOnce(&mut Rules)) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = State::new();
         let engine = FakeEngine::new();
-        let (directory, stop) = Self::start(&dir, &engine, change);
-        Self { dir, engine, directory, stop }
+        let init = FakeInit::default();
+        let (directory, stop) = Self::start(&dir, &engine, &init, change);
+        Self { dir, engine, init, directory, stop }
     }
 
-    fn start(dir: &tempfile::TempDir, engine: &FakeEngine, change: impl FnOnce(&mut Rules)) -> (Directory, CancellationToken) {
+    fn start(dir: &State, engine: &FakeEngine, init: &FakeInit, change: impl FnOnce(&mut Rules)) -> (Directory, CancellationToken) {
         let mut rules = rules();
         change(&mut rules);
         let engine: Arc<dyn crate::engine::Engine> = Arc::new(engine.clone());
         let parts = Parts {
-            attach: Arc::new(NoProcesses),
+            audit: crate::audit::Audit::default(),
+            deleted: Box::new(|_| ()),
+            attach: Arc::new(init.clone()),
             engine,
-            homes: Homes::open(&dir.path().join("homes")).unwrap(),
+            homes: Homes::open(&dir.path().join("homes"), crate::home::DriverKind::Directory).unwrap(),
             slots: Slots::open(&dir.path().join("slots")).unwrap(),
+            disks: Disks { state: dir.path().to_owned(), homes: dir.path().join("homes"), ballast: None },
             store: Store::open(&dir.path().join("innkeeper.db")).unwrap(),
+            backups: None,
+            recordings: crate::recording::Recordings::default(),
             metrics: Metrics::new().unwrap(),
         };
         let (directory, stop) = (Directory::new(parts, rules), CancellationToken::new());
@@ -81,7 +92,7 @@ impl World {
     async fn kill_and_restart(&mut self, change: impl FnOnce(&mut Rules)) {
         self.stop.cancel();
         settle().await;
-        (self.directory, self.stop) = Self::start(&self.dir, &self.engine, change);
+        (self.directory, self.stop) = Self::start(&self.dir, &self.engine, &self.init, change);
         settle().await;
     }
 
@@ -98,8 +109,17 @@ impl World {
         (tokio::spawn(async move { directory.ensure(&grant, &progress).await }), seen)
     }
 
+    /// Something inside asks to be kept for so long from now on.
+    fn keep(&self, within: Duration) {
+        *self.init.kept_until.lock() = Some(Instant::now() + within);
+    }
+
     fn state(&self, workspace: &str) -> Option<ContainerState> {
         self.engine.states().get(&format!("innkeeper.test.{workspace}")).copied()
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.directory.house.parts.metrics
     }
 
     fn pool(&self) -> usize {
@@ -107,7 +127,7 @@ impl World {
     }
 
     fn slots(&self) -> Vec<PathBuf> {
-        std::fs::read_dir(self.dir.path().join("slots")).unwrap().map(|entry| entry.unwrap().path()).collect()
+        self.dir.slots()
     }
 
     /// Where a container sees its home.
@@ -119,11 +139,29 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         self.stop.cancel();
-        let slots = self.dir.path().join("slots");
+    }
+}
+
+impl State {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn slots(&self) -> Vec<PathBuf> {
+        std::fs::read_dir(self.path().join("slots")).unwrap().map(|entry| entry.unwrap().path()).collect()
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
         for slot in self.slots() {
             while rustix::mount::unmount(&slot, rustix::mount::UnmountFlags::DETACH).is_ok() {}
         }
-        rustix::mount::unmount(&slots, rustix::mount::UnmountFlags::DETACH).unwrap();
+        rustix::mount::unmount(self.path().join("slots"), rustix::mount::UnmountFlags::DETACH).unwrap();
     }
 }
 
@@ -416,11 +454,96 @@ async fn busy_containers_are_not_idle() {
     assert_eq!(world.state("alice"), Some(ContainerState::Exited));
 }
 
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[tokio::test(start_paused = true)]
+async fn people_are_told_before_their_container_has_run_for_long_enough() {
+    let world = World::new(|rules| rules.idle.max_lifetime = Span::secs(20 * 60));
+    let mut stay = world.enter("alice").await.unwrap();
+    sleep(14 * MINUTE).await;
+    assert_eq!(*stay.ending.borrow(), None);
+    sleep(MINUTE + Duration::from_secs(6)).await;
+    let told = stay.ending.borrow_and_update().clone();
+    let Some(Ending::Soon { within, can_be_kept: true, .. }) = told else { panic!("{told:?}") };
+    assert!(within <= 5 * MINUTE && within > 4 * MINUTE + Duration::from_secs(49), "{within:?}");
+    // Who comes now is told as well.
+    let late = world.enter("alice").await.unwrap();
+    sleep(Duration::from_secs(6)).await;
+    assert!(late.ending.has_changed().unwrap());
+    let stopping = |ending: &Option<Ending>| matches!(ending, Some(Ending::Stopping(_)));
+    timeout(5 * MINUTE, stay.ending.wait_for(stopping)).await.unwrap().unwrap();
+    sleep(Duration::from_millis(900)).await;
+    assert_eq!(world.engine.calls(Call::Stop), 0, "they have a moment to read it");
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(world.state("alice"), Some(ContainerState::Exited));
+    assert_eq!(*stay.ending.borrow(), Some(Ending::Stopping("it has run for as long as it may")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_told_where_nothing_is_to_be_said_before() {
+    let world = World::new(|rules| (rules.idle.max_lifetime, rules.idle.warn) = (Span::secs(600), Span::secs(0)));
+    let mut stay = world.enter("alice").await.unwrap();
+    let first = timeout(11 * MINUTE, stay.ending.wait_for(Option::is_some)).await.unwrap().unwrap().clone();
+    assert!(matches!(first, Some(Ending::Stopping(_))), "{first:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_asks_to_be_kept_is_not_idle_and_its_clock_starts_anew() {
+    let world = World::new(|_| ());
+    world.keep(10 * MINUTE);
+    drop(world.enter("alice").await.unwrap());
+    sleep(10 * MINUTE + Duration::from_secs(50)).await;
+    assert_eq!(world.state("alice"), Some(ContainerState::Running));
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(world.state("alice"), Some(ContainerState::Exited));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_asks_to_be_kept_makes_no_room_until_it_no_longer_does() {
+    let world = World::new(|rules| (rules.limits.containers, rules.idle.timeout) = (1, Span::secs(0)));
+    world.keep(MINUTE);
+    drop(world.enter("alice").await.unwrap());
+    let (bob, _) = world.wait("bob");
+    sleep(MINUTE - Duration::from_secs(5)).await;
+    assert_eq!(world.state("alice"), Some(ContainerState::Running));
+    timeout(Duration::from_secs(20), bob).await.expect("in, soon after").unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_life_is_made_longer_by_what_asks_for_it_and_not_beyond_what_is_allowed() {
+    for (keep_max, ends) in [(0, 20), (30, 50), (600, 60)] {
+        let world = World::new(|rules| {
+            rules.idle.max_lifetime = Span::secs(20 * 60);
+            rules.templates.values_mut().for_each(|template| template.keep_max = Span::secs(keep_max * 60));
+        });
+        let mut stay = world.enter("alice").await.unwrap();
+        let began = Instant::now();
+        world.keep(60 * MINUTE);
+        let mut offered = Vec::new();
+        loop {
+            stay.ending.changed().await.unwrap();
+            match stay.ending.borrow_and_update().clone() {
+                Some(Ending::Soon { can_be_kept, within, .. }) => {
+                    offered.push(can_be_kept);
+                    assert!(within <= 5 * MINUTE);
+                }
+                Some(Ending::Stopping(_)) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        let lasted = began.elapsed();
+        assert!(lasted >= ends * MINUTE - Duration::from_secs(1) && lasted < ends * MINUTE + Duration::from_secs(7), "{ends}: {lasted:?}");
+        assert!(offered.len() > 10 && offered.iter().all(|can| *can == (keep_max == 600)), "more was offered though there was none");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn only_what_is_ours_and_nobodys_is_removed() {
     let world = World::new(|_| ());
     let other = world.engine.as_instance("other");
-    let (elsewhere, _stop) = World::start(&world.dir, &other, |rules| rules.instance = "other".parse().unwrap());
+    // With a state directory of its own, as every instance has: a slot that this one does not hold belongs to nobody here.
+    let apart = State::new();
+    let (elsewhere, _stop) = World::start(&apart, &other, &world.init, |rules| rules.instance = "other".parse().unwrap());
     let progress = watch::Sender::new(Progress::default());
     let theirs = elsewhere.ensure(&grant("alice"), &progress).await.unwrap();
     drop(theirs);
@@ -457,4 +580,20 @@ async fn an_engine_that_is_down_is_said_so_and_recovered_from() {
         world.engine.mend(call);
     }
     assert!(world.enter("alice").await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_permitted_is_what_both_template_and_grant_permit() {
+    let mut narrow = rules();
+    let mut template = narrow.templates[&crate::name::TemplateName::default()].clone();
+    template.permit.local_forwarding = false;
+    narrow.templates.insert("narrow".parse().unwrap(), template);
+    let world = World::new(|rules| rules.templates = narrow.templates);
+    let mut asks = grant("alice");
+    asks.permit.sftp = false;
+    let permit = world.directory.permit(&asks);
+    assert!(permit.forwards_in() && !permit.sftp);
+    asks.template = Some("narrow".parse().unwrap());
+    let permit = world.directory.permit(&asks);
+    assert!(!permit.forwards_in() && permit.forwards_out() && !permit.sftp && permit.exec);
 }

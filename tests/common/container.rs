@@ -1,4 +1,4 @@
-//! A running container of its own for a test, and processes in it through the engine's exec.
+//! A running container of its own for a test, and processes in it.
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use innkeeper::attach::exec::ExecAttach;
+use innkeeper::attach::init::InitAttach;
 use innkeeper::attach::{Attach, Exit, OutputKind, Process, ProcessSpec, Program, Pty, WindowSize};
 use innkeeper::engine::docker::Docker;
 use innkeeper::engine::{Config, ContainerId, ContainerSpec, Engine, Limits, NetworkSpec};
+use innkeeper::home::SlotId;
 use innkeeper::units::Size;
 use tokio::io::AsyncWriteExt;
 
@@ -22,10 +24,19 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 /// A running container.
 pub struct TestContainer {
     pub engine: Arc<Docker>,
-    pub attach: ExecAttach,
+    pub attach: Box<dyn Attach>,
     pub id: ContainerId,
     pub spec: ContainerSpec,
     pub instance: TestInstance,
+    /// What its init needs, if it has one.
+    pub inits: tempfile::TempDir,
+}
+
+/// How processes are opened in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    Init,
+    Exec,
 }
 
 /// What a process said, and how it ended.
@@ -37,13 +48,13 @@ pub struct Said {
 }
 
 impl TestContainer {
-    /// One of the image with this shell.
+    /// One of the image with this shell, and nothing in it but that.
     pub async fn start(what: &str, sh: &str) -> Self {
-        Self::start_with(what, sh, |_| {}).await
+        Self::start_with(Way::Exec, what, sh, |_| {}).await
     }
 
     /// One whose specification is changed first.
-    pub async fn start_with(what: &str, sh: &str, change: impl FnOnce(&mut ContainerSpec)) -> Self {
+    pub async fn start_with(way: Way, what: &str, sh: &str, change: impl FnOnce(&mut ContainerSpec)) -> Self {
         let instance = TestInstance::new(what);
         let engine = Arc::new(Docker::connect(&Config::default(), &instance.0.parse().unwrap()).unwrap());
         engine.ensure_network(&NetworkSpec { name: instance.0.clone() }).await.unwrap();
@@ -55,13 +66,21 @@ impl TestContainer {
             env: BTreeMap::new(),
             limits: Limits { cpus: 1.0, memory: Size::mib(64), pids: 64, open_files: 256 },
             mounts: Vec::new(),
-            network: instance.0.clone(),
+            network: Some(instance.0.clone()),
+            init: None,
         };
         change(&mut spec);
+        let inits = tempfile::tempdir().unwrap();
+        let attach: Box<dyn Attach> = match way {
+            Way::Exec => Box::new(ExecAttach::new(engine.clone(), "/home/user")),
+            Way::Init => Box::new(InitAttach::open(engine.clone(), inits.path(), "/home/user").unwrap()),
+        };
+        let slot = SlotId::parse(&format!("{:016x}", rand::random::<u64>())).unwrap();
+        spec.init = attach.prepare(&slot).unwrap();
         let id = engine.create(&spec).await.unwrap();
+        attach.adopt(&slot, &id);
         engine.start(&id).await.unwrap();
-        let attach = ExecAttach::new(engine.clone(), "/home/user");
-        Self { engine, attach, id, spec, instance }
+        Self { engine, attach, id, spec, instance, inits }
     }
 
     /// Opens a process.
@@ -94,13 +113,13 @@ impl TestContainer {
 
 /// A command without a terminal.
 pub fn command(line: impl AsRef<[u8]>) -> ProcessSpec {
-    ProcessSpec { program: Program::Command(line.as_ref().to_vec()), pty: None, env: Vec::new(), greeting: None }
+    ProcessSpec::new(Program::Command(line.as_ref().to_vec()))
 }
 
 /// The same at a terminal of 80 by 24.
 pub fn at_terminal(program: Program) -> ProcessSpec {
     let pty = Pty { term: "xterm-256color".to_owned(), size: WindowSize { columns: 80, rows: 24 }, modes: Vec::new() };
-    ProcessSpec { program, pty: Some(pty), env: Vec::new(), greeting: None }
+    ProcessSpec { pty: Some(pty), ..ProcessSpec::new(program) }
 }
 
 /// Feeds a process its input, and returns what it said until it ended.

@@ -5,8 +5,6 @@
 // A module of several test binaries, of which each uses a part.
 #![allow(dead_code, unreachable_pub)]
 
-use std::fs::{self, File};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -15,6 +13,9 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+#[path = "venv.rs"]
+mod venv;
 
 /// A running server with an empty user table.
 pub struct Django {
@@ -27,7 +28,7 @@ pub struct Django {
 impl Django {
     /// Starts one. The port is open when this returns.
     pub fn start() -> Self {
-        let python = python();
+        let python = venv::python("django", &project().join("requirements.txt"));
         let state = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -94,25 +95,6 @@ fn run(command: &mut Command, input: &str) {
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// A Python that has the project's packages. The lock lets several test processes ask at once.
-fn python() -> PathBuf {
-    let requirements = fs::read(project().join("requirements.txt")).unwrap();
-    let mut hasher = DefaultHasher::new();
-    requirements.hash(&mut hasher);
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    let venv = target.join(format!("django-venv-{:016x}", hasher.finish()));
-    let lock = File::create(target.join("django-venv.lock")).unwrap();
-    lock.lock().unwrap();
-    let (python, complete) = (venv.join("bin/python"), venv.join("complete"));
-    if !complete.exists() {
-        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv), "");
-        let requirements = project().join("requirements.txt");
-        run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]).arg(requirements), "");
-        File::create(complete).unwrap();
-    }
-    python
 }
 
 fn project() -> PathBuf {

@@ -91,6 +91,7 @@ impl Gateway {
             ("[http]", "listen = \"127.0.0.1:0\"\n"),
             ("[log]", "format = \"json\"\n"),
             ("[pool]", "size = 0\n"),
+            ("[limits]", "disk_floor = \"0B\"\nreserve = \"0B\"\n"),
             ("[idle]", "sweep_every = \"500ms\"\nstop_grace = \"2s\"\n"),
         ];
         for (section, keys) in defaults {
@@ -293,9 +294,16 @@ impl Gateway {
         listed.lines().filter_map(|line| line.split_once(' ')).map(|(name, state)| (name.to_owned(), state.to_owned())).collect()
     }
 
-    /// How many containers stand ready in the pool.
+    /// How many containers stand ready in the pool. One that runs is not ready before it was warmed, which the gateway alone knows.
     pub fn pool(&self) -> usize {
-        self.containers().iter().filter(|(name, state)| name.contains(".pool.") && state == "running").count()
+        let running = self.containers().iter().filter(|(name, state)| name.contains(".pool.") && state == "running").count();
+        if TcpStream::connect(("127.0.0.1", self.http_port)).is_err() {
+            return running;
+        }
+        let (_, text) = self.get("/metrics");
+        let ready = text.lines().filter(|line| line.starts_with("innkeeper_pool_ready{"));
+        let ready: f64 = ready.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum();
+        running.min(ready as usize)
     }
 
     /// One page over HTTP: status and body.
@@ -329,6 +337,20 @@ impl Gateway {
     }
 }
 
+/// How an instance's containers stand, and what their first processes have said.
+fn words_of(instance: &str) -> Option<String> {
+    let docker = |arguments: &[&str]| {
+        let output = Command::new("docker").args(arguments).output().ok()?;
+        Some(String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
+    };
+    let listed = docker(&["ps", "--all", "--filter", &format!("name={instance}"), "--format", "{{.Names}} {{.Status}}"])?;
+    let words = listed.lines().filter_map(|line| {
+        let name = line.split(' ').next()?;
+        Some(format!("--- {line}\n{}", docker(&["logs", "--tail", "20", name])?))
+    });
+    Some(words.collect())
+}
+
 impl Drop for Gateway {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -337,6 +359,7 @@ impl Drop for Gateway {
         }
         if std::thread::panicking() {
             eprintln!("--- log of the gateway\n{}", self.log());
+            eprint!("{}", words_of(&self.instance).unwrap_or_default());
         }
         if self.clean {
             let cleaned = self.innkeeper().arg("clean").output().unwrap();
@@ -431,4 +454,11 @@ pub fn wait_for(what: &str, mut so: impl FnMut() -> bool) {
 pub fn mounts_below(dir: &Path) -> usize {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     table.lines().filter(|line| line.split(' ').nth(4).is_some_and(|at| at.starts_with(dir.to_str().unwrap()))).count()
+}
+
+/// Whether this process, and so a gateway that it starts, has `CAP_SYS_RESOURCE`.
+pub fn has_sys_resource() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap().trim();
+    u64::from_str_radix(effective, 16).unwrap() >> 24 & 1 == 1
 }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use innkeeper::auth::{Attempt, AuthError, Authenticator, Grant, KeyProof, OfferedKey, Verdict};
-use innkeeper::ssh::{Config, Server, SshSettings};
+use innkeeper::ssh::{Config, Server, SessionConfig, SshSettings};
 use innkeeper::telemetry::Metrics;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -76,6 +76,10 @@ impl Gateway {
     }
 
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_with_sessions(|config, _| change(config)).await
+    }
+
+    pub async fn start_with_sessions(change: impl FnOnce(&mut Config, &mut SessionConfig)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let key = directory.path().join("id");
         make_key(&key, &["-t", "ed25519"]).await;
@@ -83,10 +87,10 @@ impl Gateway {
         auth.trust(&key);
         let keeper = Arc::new(FakeKeeper::default());
         let metrics = Metrics::new().unwrap();
-        let mut config = Config::default();
-        change(&mut config);
-        let settings = SshSettings { config, host_keys: directory.path().join("host_keys") };
-        let server = Server::new(settings, auth.clone(), keeper.clone(), metrics.clone()).unwrap();
+        let (mut config, mut session) = (Config::default(), SessionConfig::default());
+        change(&mut config, &mut session);
+        let settings = SshSettings { config, session, host_keys: directory.path().join("host_keys") };
+        let server = Server::new(settings, auth.clone(), keeper.clone(), metrics.clone(), innkeeper::audit::Audit::default()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
@@ -145,15 +149,21 @@ impl Gateway {
 
     /// `ssh` at a terminal of this size, running what follows.
     pub fn ssh_at_terminal(&self, columns: u16, rows: u16, arguments: &[&str]) -> Terminal {
+        self.ssh_at_terminal_as(ACCOUNT, &[], columns, rows, arguments)
+    }
+
+    /// The same with another name, and options that go before all others.
+    pub fn ssh_at_terminal_as(&self, name: &str, options: &[&str], columns: u16, rows: u16, arguments: &[&str]) -> Terminal {
         let (pty, pts) = pty_process::open().unwrap();
         pty.resize(pty_process::Size::new(rows, columns)).unwrap();
         let mut command = pty_process::Command::new("ssh")
+            .args(options)
             .args(self.options())
             .args(["-oBatchMode=yes", "-tt", "-i"])
             .arg(self.path("id"))
             .env("TERM", "xterm-256color")
             .kill_on_drop(true);
-        command = command.arg(self.host()).args(arguments);
+        command = command.arg(format!("{name}@127.0.0.1")).args(arguments);
         Terminal { child: command.spawn(pts).unwrap(), pty, seen: Vec::new() }
     }
 

@@ -60,6 +60,10 @@ impl Terminal {
         Self { pty, child, said }
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn send(&self, keys: impl AsRef<[u8]>) {
         (&*self.pty).write_all(keys.as_ref()).unwrap();
     }
@@ -77,6 +81,13 @@ impl Terminal {
     /// Everything that was on the terminal.
     pub fn seen(&self) -> Vec<u8> {
         self.said.all()
+    }
+
+    /// Closes its window, and waits until what ran at it is gone.
+    #[track_caller]
+    pub fn close(self) {
+        signal(self.pid(), "HUP");
+        self.end();
     }
 
     /// Waits for the end: the status, and everything that was on the terminal.

@@ -4,7 +4,7 @@
 //! not offer is made up for by two scripts that run inside: `login.sh` becomes the process, `signal.sh` reaches it later.
 //!
 //! Limits that remain: input of a terminal cannot end before its output (the engine would close both); without a terminal, output ends when
-//! the last process that holds it has ended, as with sshd; a process that hides its environment (not dumpable) gets no signals; a command may
+//! the last process that holds it has ended, as with sshd; no terminal outlives its client; a process that hides its environment (not dumpable) gets no signals; a command may
 //! be as long as the kernel lets one argument be (128 KiB, a quarter of it where it is not UTF-8).
 
 mod modes;
@@ -64,6 +64,9 @@ impl ExecAttach {
 #[async_trait::async_trait]
 impl Attach for ExecAttach {
     async fn open(&self, container: &ContainerId, spec: &ProcessSpec) -> Result<Process, AttachError> {
+        if spec.terminal.is_some() {
+            return Err(AttachError::Unsupported("a terminal with a name in a container without init"));
+        }
         let mark = format!("{:032x}", rand::random::<u128>());
         let tty = spec.pty.is_some();
         let exec = script(&LOGIN, login_env(spec, &self.home, &mark)?, tty);
@@ -181,6 +184,11 @@ impl Control for ExecControl {
     async fn hang_up(&self) -> Result<(), AttachError> {
         self.send("HUP", true).await
     }
+
+    /// It would go on, but the engine shows an exec to nobody a second time.
+    fn outlives(&self) -> bool {
+        false
+    }
 }
 
 impl ExecControl {
@@ -237,7 +245,7 @@ mod tests {
     }
 
     fn command(bytes: &[u8]) -> ProcessSpec {
-        ProcessSpec { program: Program::Command(bytes.to_vec()), pty: None, env: Vec::new(), greeting: Some("hello".to_owned()) }
+        ProcessSpec { greeting: Some("hello".to_owned()), ..ProcessSpec::new(Program::Command(bytes.to_vec())) }
     }
 
     fn value<'a>(env: &'a [(String, String)], name: &str) -> Option<&'a str> {
@@ -283,5 +291,19 @@ mod tests {
         process.control.resize(size).await.unwrap();
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(fake.calls(Call::ExecResize), settled + 1, "told at once, and no more of the first");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_size_that_changes_at_once_is_said_again_once_the_script_is_through() {
+        let fake = FakeEngine::new();
+        let engine: Arc<dyn Engine> = Arc::new(fake.clone());
+        let made = crate::engine::fake::small_container(&fake).await;
+        fake.script(Script::Echo);
+        let size = WindowSize { columns: 80, rows: 24 };
+        let pty = Some(Pty { term: "xterm".to_owned(), size, modes: Vec::new() });
+        let process = ExecAttach::new(engine, "/").open(&made, &ProcessSpec { pty, ..command(b"") }).await.unwrap();
+        process.control.resize(WindowSize { columns: 81, rows: 24 }).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(fake.calls(Call::ExecResize), 3, "when it was opened, and twice when the script may have set its own");
     }
 }

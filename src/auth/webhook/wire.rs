@@ -151,6 +151,7 @@ fn limits(limits: LimitOverrides) -> Result<LimitOverrides, AuthError> {
         ("memory", size(limits.memory)),
         ("pids", count(limits.pids)),
         ("disk", size(limits.disk)),
+        ("inodes", limits.inodes.is_none_or(|inodes| (1..=MAX_INODES).contains(&inodes))),
         ("sessions", count(limits.sessions)),
     ];
     match checks.iter().find(|(_, fits)| !fits) {
@@ -201,6 +202,8 @@ const MAX_CPUS: f64 = 4096.0;
 const MAX_COUNT: u32 = 1 << 22;
 /// More memory, and more disk, than a host has; fits a signed number of bytes.
 const MAX_SIZE: Size = Size::gib(1 << 20);
+/// More files than a file system of any driver can have.
+const MAX_INODES: u64 = u32::MAX as u64;
 /// Longest idle time: clocks can still be counted forward by it.
 const MAX_IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 366 * 86_400);
 /// Characters of the answer that an error quotes.
@@ -277,7 +280,7 @@ mod tests {
         let grant = granted(
             r#"{"success": true, "unknown": 1, "environment": {"TOKEN": {"value": "s3cret", "sensitive": true}}, "innkeeper": {
                 "workspace": "acme", "template": "python", "unknown": [],
-                "limits": {"cpus": 2.5, "memory": "8GiB", "pids": 512, "disk": "50GiB", "sessions": 3},
+                "limits": {"cpus": 2.5, "memory": "8GiB", "pids": 512, "disk": "50GiB", "inodes": 100000, "sessions": 3},
                 "idle_timeout": "0s", "permit": {"sftp": false}, "message": "hello", "valid_for": "10m"}}"#,
         );
         assert_eq!((grant.workspace.as_str(), grant.template.unwrap().as_str()), ("acme", "python"));

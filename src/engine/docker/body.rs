@@ -9,7 +9,9 @@ use bollard::models::{
     RestartPolicyNameEnum,
 };
 
-use crate::engine::{ContainerSpec, EngineError, INSTANCE_LABEL, Limits, NetworkSpec, Propagation, shell_code};
+use innkeeper_init::protocol;
+
+use crate::engine::{ContainerSpec, EngineError, INIT_OPEN_FILES, INSTANCE_LABEL, Limits, NetworkSpec, Propagation, shell_code};
 use crate::name::InstanceName;
 
 /// Who everything in a container runs as. Numeric: a name would be looked up in a file of the image.
@@ -27,6 +29,10 @@ const CPU_QUOTA_MIN: i64 = 1_000;
 /// The smallest memory limit Docker takes. 0 would mean none.
 const MEMORY_MIN: i64 = 6 << 20;
 
+/// What the kernel of a container is told so that its loopback has `::1` as well, which its `/etc/hosts` speaks of: an engine may take that away
+/// with the IPv6 that a network does not have.
+const LOOPBACK: (&str, &str) = ("net.ipv6.conf.lo.disable_ipv6", "0");
+
 /// What the first process runs. Its comments stay here: `docker inspect` shows the rest.
 static PID1: LazyLock<String> = LazyLock::new(|| shell_code(include_str!("pid1.sh")));
 
@@ -38,20 +44,39 @@ struct Quantities {
     open_files: i64,
 }
 
+/// What the host gives its containers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kernel {
+    /// Whether it has IPv6.
+    pub(super) ipv6: bool,
+    /// Open files that the engine may allow a process at most, if it is no more privileged than the gateway.
+    pub(super) open_files: u64,
+}
+
 /// The body that makes a container, if the specification is of a kind that can be asked for.
-pub(super) fn container(spec: &ContainerSpec, instance: &InstanceName) -> Result<ContainerCreateBody, EngineError> {
-    if !is_own_network(&spec.network) {
-        return Err(refused(format!("{:?} cannot be the name of a network of its own", spec.network)));
+pub(super) fn container(spec: &ContainerSpec, instance: &InstanceName, kernel: Kernel) -> Result<ContainerCreateBody, EngineError> {
+    if let Some(network) = spec.network.as_ref().filter(|network| !is_own_network(network)) {
+        return Err(refused(format!("{network:?} cannot be the name of a network of its own")));
     }
-    let mounts = spec.mounts.iter().map(mount).collect::<Result<_, _>>()?;
+    let init = spec.init.as_ref().map(|directory| crate::engine::Mount {
+        source: directory.clone(),
+        target: protocol::DIRECTORY.to_owned(),
+        read_only: true,
+        propagation: Propagation::Private,
+    });
+    let mounts = spec.mounts.iter().chain(&init).map(mount).collect::<Result<_, _>>()?;
+    let (entrypoint, command) = match init {
+        Some(_) => (vec![protocol::PROGRAM.to_owned()], Vec::new()),
+        None => (vec!["/bin/sh".to_owned(), "-c".to_owned()], vec![PID1.clone()]),
+    };
     let mut labels: HashMap<String, String> = spec.labels.clone().into_iter().collect();
     labels.insert(INSTANCE_LABEL.to_owned(), instance.to_string());
     Ok(ContainerCreateBody {
         hostname: Some(spec.hostname.clone()),
         user: Some(USER.to_owned()),
         env: Some(spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect()),
-        entrypoint: Some(vec!["/bin/sh".to_owned(), "-c".to_owned()]),
-        cmd: Some(vec![PID1.clone()]),
+        entrypoint: Some(entrypoint),
+        cmd: Some(command),
         // What an image says about health, signals and directories is for another program than ours.
         healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
         stop_signal: Some("SIGTERM".to_owned()),
@@ -60,7 +85,7 @@ pub(super) fn container(spec: &ContainerSpec, instance: &InstanceName) -> Result
         labels: Some(labels),
         tty: Some(false),
         open_stdin: Some(false),
-        host_config: Some(host_config(spec, mounts)),
+        host_config: Some(host_config(spec, mounts, kernel)),
         ..ContainerCreateBody::default()
     })
 }
@@ -75,8 +100,11 @@ fn refused(why: String) -> EngineError {
     EngineError::Refused { call: "create", why }
 }
 
-fn host_config(spec: &ContainerSpec, mounts: Vec<Mount>) -> HostConfig {
+fn host_config(spec: &ContainerSpec, mounts: Vec<Mount>, kernel: Kernel) -> HostConfig {
     let limits = Quantities::of(&spec.limits);
+    // init holds all that it starts to the lower one.
+    let init_open_files = kernel.open_files.min(INIT_OPEN_FILES.into()).cast_signed();
+    let open_files_at_most = if spec.init.is_some() { init_open_files.max(limits.open_files) } else { limits.open_files };
     HostConfig {
         privileged: Some(false),
         cap_drop: Some(vec!["ALL".to_owned()]),
@@ -84,7 +112,8 @@ fn host_config(spec: &ContainerSpec, mounts: Vec<Mount>) -> HostConfig {
         security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
         ipc_mode: Some("private".to_owned()),
         cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
-        network_mode: Some(spec.network.clone()),
+        // That of none is Docker's word for a loopback alone.
+        network_mode: Some(spec.network.clone().unwrap_or_else(|| "none".to_owned())),
         publish_all_ports: Some(false),
         // A quota rather than Docker's `NanoCpus`, which it refuses on a machine with fewer CPUs than the template would allow.
         cpu_period: Some(CPU_PERIOD),
@@ -94,7 +123,7 @@ fn host_config(spec: &ContainerSpec, mounts: Vec<Mount>) -> HostConfig {
         memory_swap: Some(limits.memory),
         memory_swappiness: Some(0),
         pids_limit: Some(limits.pids),
-        ulimits: Some(vec![ulimit("nofile", limits.open_files), ulimit("core", 0)]),
+        ulimits: Some(vec![ulimit("nofile", limits.open_files, open_files_at_most), ulimit("core", 0, 0)]),
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
         auto_remove: Some(false),
         // Sessions do not write to the log, but anything inside can write to the first process's output.
@@ -103,6 +132,7 @@ fn host_config(spec: &ContainerSpec, mounts: Vec<Mount>) -> HostConfig {
             config: Some(HashMap::from([("max-size".to_owned(), "1m".to_owned()), ("max-file".to_owned(), "1".to_owned())])),
         }),
         mounts: Some(mounts),
+        sysctls: kernel.ipv6.then(|| HashMap::from([(LOOPBACK.0.to_owned(), LOOPBACK.1.to_owned())])),
         ..HostConfig::default()
     }
 }
@@ -150,8 +180,8 @@ fn mount(mount: &crate::engine::Mount) -> Result<Mount, EngineError> {
     })
 }
 
-fn ulimit(name: &str, value: i64) -> ResourcesUlimits {
-    ResourcesUlimits { name: Some(name.to_owned()), soft: Some(value), hard: Some(value) }
+fn ulimit(name: &str, soft: i64, hard: i64) -> ResourcesUlimits {
+    ResourcesUlimits { name: Some(name.to_owned()), soft: Some(soft), hard: Some(hard) }
 }
 
 // === impl Quantities ===
@@ -190,11 +220,11 @@ mod tests {
 
     fn any_spec() -> impl Strategy<Value = ContainerSpec> {
         let text = || "host|HOST|none|container:1|privileged|seccomp=unconfined|.*|[a-z-]{1,9}";
-        let names = (text(), text(), text(), text());
+        let names = (text(), text(), text(), proptest::option::of(text()));
         let maps = (btree_map("innkeeper|.*", text(), 0..3), btree_map(text(), text(), 0..3));
         let limits = (any::<f64>(), any::<u64>(), any::<u32>(), any::<u32>());
-        (names, maps, limits, vec(any_mount(), 0..3)).prop_map(
-            |((name, hostname, image, network), (labels, env), (cpus, memory, pids, open_files), mounts)| ContainerSpec {
+        (names, maps, limits, vec(any_mount(), 0..3), any::<bool>()).prop_map(
+            |((name, hostname, image, network), (labels, env), (cpus, memory, pids, open_files), mounts, init)| ContainerSpec {
                 name,
                 hostname,
                 image,
@@ -203,19 +233,21 @@ mod tests {
                 limits: Limits { cpus, memory: Size::bytes(memory), pids, open_files },
                 mounts,
                 network,
+                init: init.then(|| "/srv/init".into()),
             },
         )
     }
 
     proptest! {
         #[test]
-        fn no_specification_yields_a_power(spec in any_spec()) {
+        fn no_specification_yields_a_power(spec in any_spec(), ipv6: bool, open_files: u64) {
             let instance: InstanceName = "test".parse().unwrap();
-            let Ok(body) = container(&spec, &instance) else {
-                prop_assert!(!is_own_network(&spec.network));
+            let Ok(body) = container(&spec, &instance, Kernel { ipv6, open_files }) else {
+                prop_assert!(spec.network.as_ref().is_some_and(|network| !is_own_network(network)));
                 return Ok(());
             };
-            prop_assert!(spec.network != "host" && !spec.network.contains(':'));
+            let network = spec.network.clone().unwrap_or_else(|| "none".to_owned());
+            prop_assert!(network != "host" && !network.contains(':'));
             let host = body.host_config.clone().unwrap();
 
             prop_assert_eq!(body.user.as_deref(), Some("1000:1000"));
@@ -224,7 +256,9 @@ mod tests {
             prop_assert_eq!(host.security_opt.as_deref(), Some(&["no-new-privileges:true".to_owned()][..]));
             prop_assert!(host.memory.unwrap() >= MEMORY_MIN && host.memory_swap == host.memory, "swap is off, memory is limited");
             prop_assert!(host.cpu_quota.unwrap() > 0 && host.pids_limit.unwrap() > 0);
-            prop_assert!(host.ulimits.as_ref().unwrap().iter().all(|limit| limit.hard.unwrap() >= 0 && limit.soft == limit.hard));
+            let raised = |limit: &ResourcesUlimits| limit.soft != limit.hard;
+            prop_assert!(host.ulimits.as_ref().unwrap().iter().all(|limit| limit.soft.unwrap() >= 0));
+            prop_assert!(!host.ulimits.as_ref().unwrap().iter().any(|limit| raised(limit) && (spec.init.is_none() || limit.name.as_deref() != Some("nofile"))));
             for mount in host.mounts.as_ref().unwrap() {
                 prop_assert_eq!(mount.typ, Some(MountType::BIND));
                 let propagation = mount.bind_options.as_ref().unwrap().propagation.unwrap();
@@ -238,7 +272,7 @@ mod tests {
                 security_opt: host.security_opt.clone(),
                 ipc_mode: Some("private".to_owned()),
                 cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
-                network_mode: Some(spec.network.clone()),
+                network_mode: Some(network),
                 publish_all_ports: Some(false),
                 cpu_period: host.cpu_period,
                 cpu_quota: host.cpu_quota,
@@ -251,6 +285,7 @@ mod tests {
                 auto_remove: Some(false),
                 log_config: host.log_config.clone(),
                 mounts: host.mounts.clone(),
+                sysctls: ipv6.then(|| HashMap::from([("net.ipv6.conf.lo.disable_ipv6".to_owned(), "0".to_owned())])),
                 ..HostConfig::default()
             };
             prop_assert_eq!(host, named);

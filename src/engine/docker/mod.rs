@@ -9,13 +9,14 @@ pub mod demux;
 mod error;
 mod events;
 mod exec;
+mod image;
 mod network;
 mod pull;
 mod socket;
 mod usage;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,11 +24,12 @@ use std::time::Duration;
 use bollard::errors::Error;
 use bollard::query_parameters as query;
 use futures_util::{Stream, StreamExt, stream};
+use rustix::process::{Resource, getrlimit};
 
 use self::error::{chain, meaning};
 use super::{
     Config, Container, ContainerId, ContainerSpec, ContainerState, Engine, EngineError, Event, ExecId, ExecSpec, ExecState, ExecStream,
-    INSTANCE_LABEL, ImageId, Limits, NetworkSpec, Usage, Version,
+    INSTANCE_LABEL, ImageId, ImageProgram, Limits, NetworkSpec, Usage, Version,
 };
 use crate::name::InstanceName;
 
@@ -37,6 +39,9 @@ const REMOVALS: usize = 8;
 /// How often it is looked whether a removal that somebody else began is over.
 const REMOVAL_POLL: Duration = Duration::from_millis(50);
 
+/// What is there if the kernel has IPv6. Of a container without it nothing can be set that is IPv6's.
+const IPV6: &str = "/proc/sys/net/ipv6/conf/lo/disable_ipv6";
+
 /// A Docker Engine, as one instance sees it. Cheap to clone; keeps no connection.
 #[derive(Clone)]
 pub struct Docker {
@@ -44,6 +49,8 @@ pub struct Docker {
     socket: Arc<PathBuf>,
     instance: InstanceName,
     timeout: Duration,
+    /// Containers share it.
+    kernel: body::Kernel,
 }
 
 impl Docker {
@@ -63,7 +70,8 @@ impl Docker {
             bollard::API_DEFAULT_VERSION,
         )
         .map_err(|error| EngineError::Unreachable(chain(&error)))?;
-        Ok(Self { api, socket, instance: instance.clone(), timeout: config.timeout.get() })
+        let kernel = body::Kernel { ipv6: Path::new(IPV6).exists(), open_files: getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX) };
+        Ok(Self { api, socket, instance: instance.clone(), timeout: config.timeout.get(), kernel })
     }
 
     /// Waits for an answer, up to the deadline, and says what its error means. `subject` is what an error would be about.
@@ -104,6 +112,10 @@ impl Engine for Docker {
         Ok(Version { engine: version.version.unwrap_or_default(), api: version.api_version.unwrap_or_default() })
     }
 
+    async fn network_prefix(&self, network: &NetworkSpec) -> Result<Option<u32>, EngineError> {
+        network::prefix(self, &network.name).await
+    }
+
     async fn ensure_network(&self, network: &NetworkSpec) -> Result<(), EngineError> {
         network::ensure(self, network).await
     }
@@ -116,12 +128,20 @@ impl Engine for Docker {
         }
     }
 
+    async fn image_program(&self, image: &str) -> Result<Option<ImageProgram>, EngineError> {
+        match self.call("image", image, self.api.inspect_image(image)).await {
+            Ok(found) => Ok(Some(image::program(found.config.unwrap_or_default()))),
+            Err(EngineError::NotFound(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn pull(&self, reference: &str, progress: &(dyn Fn(String) + Send + Sync)) -> Result<ImageId, EngineError> {
         pull::pull(self, reference, progress).await
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId, EngineError> {
-        let body = body::container(spec, &self.instance)?;
+        let body = body::container(spec, &self.instance, self.kernel)?;
         let options = query::CreateContainerOptionsBuilder::new().name(&spec.name).build();
         match self.call("create", &spec.name, self.api.create_container(Some(options), body)).await {
             Ok(made) => Ok(ContainerId(made.id)),
@@ -189,6 +209,7 @@ impl Engine for Docker {
         if name != name_or_id && id != name_or_id {
             return Ok(None);
         }
+        let pid = found.state.as_ref().and_then(|state| u32::try_from(state.pid?).ok()).filter(|pid| *pid > 0);
         let status = found.state.and_then(|state| state.status);
         let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
         Ok(Some(Container {
@@ -197,6 +218,7 @@ impl Engine for Docker {
             labels: labels.into_iter().collect(),
             state: status.map_or(ContainerState::Unusable, |status| state_of(status.as_ref())),
             image: ImageId(found.image.unwrap_or_default()),
+            pid,
         }))
     }
 
@@ -212,6 +234,7 @@ impl Engine for Docker {
                 labels: summary.labels.map(BTreeMap::from_iter).unwrap_or_default(),
                 state: summary.state.map_or(ContainerState::Unusable, |state| state_of(state.as_ref())),
                 image: ImageId(summary.image_id.unwrap_or_default()),
+                pid: None,
             })
         });
         Ok(containers.collect())
@@ -292,6 +315,25 @@ mod tests {
         let (one, other) = (TestInstance::new("contract"), TestInstance::new("other"));
         let subject = Subject { one: docker(&one), other: docker(&other), image: real::image("busybox"), prefix: one.0.clone() };
         subject.holds().await;
+    }
+
+    #[tokio::test]
+    async fn an_image_says_what_its_program_is() {
+        let instance = TestInstance::new("program");
+        let tag = format!("innkeeper-test/program:{}", instance.0);
+        let says = ["ENTRYPOINT [\"/run\"]", "CMD [\"-v\"]", "WORKDIR /srv", "HEALTHCHECK --interval=7s --retries=2 CMD ask me"];
+        let changes: Vec<String> = says.iter().map(|line| format!("-c '{line}'")).collect();
+        // Two empty blocks are an archive of nothing.
+        let import = format!("head -c 1024 /dev/zero | docker import {} - {tag}", changes.join(" "));
+        let made = std::process::Command::new("sh").args(["-c", &import]).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+        let program = docker(&instance).image_program(&tag).await;
+        real::docker(&["image", "rm", &tag]);
+        let program = program.unwrap().unwrap();
+        assert_eq!((program.command.join(" ").as_str(), program.directory.as_str()), ("/run -v", "/srv"));
+        let check = program.check.unwrap();
+        assert_eq!(check.command, ["/bin/sh", "-c", "ask me"]);
+        assert_eq!((check.every, check.retries, check.timeout), (Some(Duration::from_secs(7)), Some(2), None));
     }
 
     #[tokio::test]

@@ -28,6 +28,20 @@ pub(super) async fn ensure(docker: &Docker, spec: &NetworkSpec) -> Result<(), En
     keep_oldest(docker, spec, found).await
 }
 
+/// The bits of the prefix of its IPv4 addresses.
+pub(super) async fn prefix(docker: &Docker, name: &str) -> Result<Option<u32>, EngineError> {
+    let found = named(docker, name).await?;
+    let ranges = found.iter().filter_map(|network| network.ipam.as_ref()?.config.as_ref()).flatten();
+    Ok(ranges.filter_map(|range| prefix_of(range.subnet.as_deref()?)).next())
+}
+
+/// Of `172.17.0.0/16`.
+fn prefix_of(subnet: &str) -> Option<u32> {
+    let (address, bits) = subnet.split_once('/')?;
+    address.parse::<std::net::Ipv4Addr>().ok()?;
+    bits.parse().ok().filter(|bits| *bits <= 32)
+}
+
 /// Removes every network of the instance.
 pub(super) async fn remove_all(docker: &Docker) -> Result<(), EngineError> {
     let filters = HashMap::from([("label".to_owned(), vec![format!("{INSTANCE_LABEL}={}", docker.instance)])]);
@@ -80,4 +94,15 @@ fn is_own(docker: &Docker, network: &Network) -> bool {
 
 fn refused(why: String) -> EngineError {
     EngineError::Refused { call: "network", why }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subnet_says_how_large_it_is() {
+        let of = ["172.17.0.0/16", "10.0.0.0/8", "fd00::/64", "10.0.0.0/33", "10.0.0.0", ""].map(prefix_of);
+        assert_eq!(of, [Some(16), Some(8), None, None, None, None]);
+    }
 }

@@ -52,7 +52,7 @@ class SSHProfile(models.Model):
     limits = models.JSONField(
         blank=True,
         default=dict,
-        help_text='For example {"cpus": 2.0, "memory": "8GiB", "pids": 512, "disk": "50GiB", "sessions": 10}.',
+        help_text='For example {"cpus": 2.0, "memory": "8GiB", "pids": 512, "disk": "50GiB", "inodes": 1000000, "sessions": 10}.',
     )
 
     class Meta:
@@ -64,7 +64,7 @@ class SSHProfile(models.Model):
     def clean(self):
         if not isinstance(self.limits, dict):
             raise ValidationError({"limits": "Must be an object, {} for the template's limits."})
-        if unknown := set(self.limits) - {"cpus", "memory", "pids", "disk", "sessions"}:
+        if unknown := set(self.limits) - {"cpus", "memory", "pids", "disk", "inodes", "sessions"}:
             raise ValidationError({"limits": f"Unknown: {', '.join(sorted(unknown))}."})
 
     def innkeeper(self):

@@ -1,0 +1,53 @@
+//! Workspaces that are made, started and stopped without anybody logging in.
+
+use std::path::Path;
+
+use clap::Args;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::settings::assignment;
+use super::tasks::watched;
+use crate::cli::{CommandError, asking, block_on, output};
+use crate::name::{TemplateName, VariableName, WorkspaceName, printable};
+
+#[derive(Debug, Args)]
+pub(super) struct CreateArgs {
+    /// The new workspace's name
+    name: WorkspaceName,
+    /// Its template [default: default]
+    #[arg(long)]
+    template: Option<TemplateName>,
+    /// A variable that it begins with
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = assignment)]
+    variables: Vec<(VariableName, String)>,
+    /// Make it ready as well
+    #[arg(long)]
+    start: bool,
+}
+
+pub(super) fn create(socket: &Path, args: &CreateArgs) -> Result<(), CommandError> {
+    let env: serde_json::Map<String, Value> =
+        args.variables.iter().map(|(name, value)| (name.to_string(), Value::from(value.as_str()))).collect();
+    let body = json!({ "name": args.name, "template": args.template, "env": env });
+    block_on(asking::act(socket, Method::POST, "/api/v1/workspaces", Some(&body)))??;
+    output::print(format!("{} is made; its first login, or `innkeeper workspace start {}`, makes its home\n", args.name, args.name))?;
+    if args.start { start(socket, &args.name, "start") } else { Ok(()) }
+}
+
+pub(super) fn start(socket: &Path, name: &WorkspaceName, how: &str) -> Result<(), CommandError> {
+    let done = watched(socket, &format!("/api/v1/workspaces/{name}/{how}"), None)?;
+    let how = match done["how"].as_str() {
+        Some("attach") => "it did already",
+        Some("claim") => "with a container from the pool",
+        Some("start") => "its container was started",
+        Some("create") => "a container was made",
+        other => &printable(other.unwrap_or_default()),
+    };
+    Ok(output::print(format!("{name} runs ({how})\n"))?)
+}
+
+pub(super) fn stop(socket: &Path, name: &WorkspaceName) -> Result<(), CommandError> {
+    block_on(asking::act(socket, Method::POST, &format!("/api/v1/workspaces/{name}/stop"), None))??;
+    Ok(output::print(format!("{name} is stopped\n"))?)
+}

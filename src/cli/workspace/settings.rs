@@ -1,0 +1,327 @@
+//! What an administrator sets of a workspace. The running gateway writes it down and goes by it; nothing is written here.
+//!
+//! A secret is read from a file, standard input or the terminal, and never taken as an argument, where every process on the host could read it.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+
+use super::show::{self, Workspace};
+use crate::cli::{CommandError, asking, block_on, output};
+use crate::name::{VariableName, WorkspaceName};
+use crate::units::Size;
+
+/// Longest secret that is read, in bytes; the gateway takes less, and says how much.
+const LONGEST_SECRET: u64 = 64 * 1024;
+
+#[derive(Debug, Args)]
+pub(super) struct LimitArgs {
+    /// The workspace's name
+    name: WorkspaceName,
+    /// CPUs that it may use at once; fractions are allowed
+    #[arg(long, value_name = "NUMBER")]
+    cpus: Option<f64>,
+    /// Memory that it may use, for example 8GiB
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory: Option<Size>,
+    /// Processes and threads that it may have
+    #[arg(long, value_name = "NUMBER")]
+    pids: Option<u32>,
+    /// Size of its home, for example 50GiB
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    disk: Option<Size>,
+    /// Files and directories that its home may have
+    #[arg(long, value_name = "NUMBER")]
+    inodes: Option<u64>,
+    /// Forget those that are set, before others are
+    #[arg(long)]
+    reset: bool,
+    /// Print a JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PolicyArgs {
+    /// The workspace's name
+    name: WorkspaceName,
+    /// How long nobody may use it before it is stopped, for example 30m; never; or default, as its grant or `idle.timeout` says
+    #[arg(long, value_name = "TIME")]
+    idle: Option<String>,
+    /// Where its network leads: open, none, or default, as its template says; from its container's next start on
+    #[arg(long, value_name = "WHERE")]
+    network: Option<String>,
+    /// Ports that need no link, for example 80,8080; none; or default, those of `urls.public` alone
+    #[arg(long, value_name = "PORTS")]
+    public_ports: Option<String>,
+    /// Print a JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum EnvCommand {
+    /// Set variables; sessions have them from the next one on, and services are started again with them
+    Set {
+        /// Name and value
+        #[arg(required = true, value_name = "NAME=VALUE", value_parser = assignment)]
+        variables: Vec<(VariableName, String)>,
+    },
+    /// Remove variables
+    Unset {
+        /// The names
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<VariableName>,
+    },
+    /// List the variables
+    List {
+        /// Print a JSON object instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SecretCommand {
+    /// Set a secret to a value from a file, standard input or the terminal
+    Set {
+        /// The variable's name
+        key: VariableName,
+        /// Read the value from this file; from standard input otherwise. A line's end at its end is not part of it
+        #[arg(long, value_name = "FILE")]
+        from_file: Option<PathBuf>,
+    },
+    /// Set a secret to random bytes, written in base64url
+    Generate {
+        /// The variable's name
+        key: VariableName,
+        /// How many bytes [default: 32]
+        #[arg(long, value_name = "NUMBER")]
+        bytes: Option<usize>,
+    },
+    /// Give a secret that was made up another value
+    Rotate {
+        /// The variable's name
+        key: VariableName,
+        /// How many bytes [default: 32]
+        #[arg(long, value_name = "NUMBER")]
+        bytes: Option<usize>,
+    },
+    /// List the secrets: their names and dates, never their values
+    List {
+        /// Print a JSON array instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a secret; one that the template names is made up anew when it is next needed
+    Remove {
+        /// The variable's name
+        key: VariableName,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum MountCommand {
+    /// Have a directory of the host appear in the workspace from its container's next start on
+    Add {
+        /// Where on the host, in a directory that `mounts.allow` names
+        source: String,
+        /// Where in the workspace
+        target: String,
+        /// Let it be written to
+        #[arg(long)]
+        read_write: bool,
+    },
+    /// List what appears
+    List {
+        /// Print a JSON array instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have it appear no more, from the container's next start on
+    Remove {
+        /// Where in the workspace
+        target: String,
+    },
+}
+
+pub(super) fn suspend(socket: &Path, name: &WorkspaceName, reason: &str) -> Result<(), CommandError> {
+    change(socket, name, &json!({ "suspend": { "reason": reason } }), &format!("{name} is suspended; nobody can be in it"))
+}
+
+pub(super) fn resume(socket: &Path, name: &WorkspaceName) -> Result<(), CommandError> {
+    change(socket, name, &json!({ "resume": {} }), &format!("{name} is not suspended"))
+}
+
+pub(super) fn limit(socket: &Path, args: LimitArgs) -> Result<(), CommandError> {
+    let LimitArgs { name, cpus, memory, pids, disk, inodes, reset, json } = args;
+    let any = cpus.is_some() || memory.is_some() || pids.is_some() || disk.is_some() || inodes.is_some();
+    if any || reset {
+        let limits = json!({ "cpus": cpus, "memory": memory, "pids": pids, "disk": disk, "inodes": inodes });
+        return change(socket, &name, &json!({ "limit": { "reset": reset, "limits": limits } }), &format!("limits of {name} are set"));
+    }
+    let (answer, workspace) = fetch(socket, &name)?;
+    print_either(json, &answer["limits"], || show::limits(&workspace))
+}
+
+pub(super) fn policy(socket: &Path, args: PolicyArgs) -> Result<(), CommandError> {
+    let PolicyArgs { name, idle, network, public_ports, json } = args;
+    let mut changes = serde_json::Map::new();
+    let or_default = |text: String| if text == "default" { Value::Null } else { Value::from(text) };
+    changes.extend(idle.map(|text| ("idle".to_owned(), or_default(text))));
+    changes.extend(network.map(|text| ("network".to_owned(), or_default(text))));
+    changes.extend(public_ports.map(|text| Ok::<_, anyhow::Error>(("public_ports".to_owned(), ports(&text)?))).transpose()?);
+    if !changes.is_empty() {
+        return change(socket, &name, &json!({ "policy": changes }), &format!("policies of {name} are set"));
+    }
+    let (answer, workspace) = fetch(socket, &name)?;
+    print_either(json, &answer["policy"], || show::policy(&workspace))
+}
+
+/// Ports as a person writes them.
+fn ports(text: &str) -> anyhow::Result<Value> {
+    match text {
+        "default" => Ok(Value::Null),
+        "none" => Ok(json!([])),
+        _ => {
+            let port = |word: &str| word.trim().parse::<u16>().with_context(|| format!("--public-ports: {word:?} is no port"));
+            Ok(text.split(',').map(port).collect::<anyhow::Result<Vec<u16>>>()?.into())
+        }
+    }
+}
+
+pub(super) fn env(socket: &Path, name: &WorkspaceName, command: EnvCommand) -> Result<(), CommandError> {
+    match command {
+        EnvCommand::Set { variables } => {
+            let set: serde_json::Map<String, Value> = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+            change(socket, name, &json!({ "env": { "set": set, "unset": [] } }), &format!("variables of {name} are set"))
+        }
+        EnvCommand::Unset { names } => {
+            change(socket, name, &json!({ "env": { "set": {}, "unset": names } }), &format!("variables of {name} are removed"))
+        }
+        EnvCommand::List { json } => {
+            let (answer, workspace) = fetch(socket, name)?;
+            print_either(json, &answer["env"], || show::env(&workspace))
+        }
+    }
+}
+
+pub(super) fn secret(socket: &Path, name: &WorkspaceName, command: SecretCommand) -> Result<(), CommandError> {
+    match command {
+        SecretCommand::Set { key, from_file } => {
+            let value = read_secret(&key, from_file.as_deref())?;
+            let asked = json!({ "set-secret": { "name": key, "value": value.expose_secret() } });
+            change(socket, name, &asked, &format!("secret {key} of {name} is set"))
+        }
+        SecretCommand::Generate { key, bytes } => {
+            let asked = json!({ "generate-secret": { "name": key, "bytes": bytes } });
+            change(socket, name, &asked, &format!("secret {key} of {name} is made up"))
+        }
+        SecretCommand::Rotate { key, bytes } => {
+            let asked = json!({ "rotate-secret": { "name": key, "bytes": bytes } });
+            change(socket, name, &asked, &format!("secret {key} of {name} has another value"))
+        }
+        SecretCommand::Remove { key } => {
+            change(socket, name, &json!({ "remove-secret": { "name": key } }), &format!("secret {key} of {name} is removed"))
+        }
+        SecretCommand::List { json } => {
+            let (answer, workspace) = fetch(socket, name)?;
+            print_either(json, &answer["secrets"], || show::secrets(&workspace))
+        }
+    }
+}
+
+pub(super) fn mount(socket: &Path, name: &WorkspaceName, command: MountCommand) -> Result<(), CommandError> {
+    match command {
+        MountCommand::Add { source, target, read_write } => {
+            // As the person sees it: the gateway is somewhere else.
+            let absolute = std::path::absolute(&source).with_context(|| format!("{source:?}"))?;
+            let asked = json!({ "add-mount": { "source": absolute, "target": target, "read_write": read_write } });
+            change(socket, name, &asked, &format!("{source} is set to appear in {name} at {target}"))
+        }
+        MountCommand::Remove { target } => change(
+            socket,
+            name,
+            &json!({ "remove-mount": { "target": target } }),
+            &format!("nothing of the host is set to appear in {name} at {target}"),
+        ),
+        MountCommand::List { json } => {
+            let (answer, workspace) = fetch(socket, name)?;
+            print_either(json, &answer["mounts"], || show::mounts(&workspace))
+        }
+    }
+}
+
+/// Everything of a workspace, as it is answered and as it is understood.
+pub(super) fn fetch(socket: &Path, name: &WorkspaceName) -> Result<(Value, Workspace), CommandError> {
+    let answer = block_on(asking::get(socket, &format!("/api/v1/workspaces/{name}")))??;
+    let understood = serde_json::from_value(answer.clone()).context("the gateway's answer is not understood; is it of another version?")?;
+    Ok((answer, understood))
+}
+
+/// Prints what was answered, for programs or for people.
+pub(super) fn print_either(json: bool, value: &Value, table: impl FnOnce() -> String) -> Result<(), CommandError> {
+    Ok(output::print(if json { format!("{value:#}\n") } else { table() })?)
+}
+
+/// Has something changed, and says what came of it.
+fn change(socket: &Path, name: &WorkspaceName, asked: &Value, done: &str) -> Result<(), CommandError> {
+    let answer = block_on(asking::change(socket, &format!("/api/v1/workspaces/{name}/changes"), asked))??;
+    if answer["applied"] == "not-yet" {
+        let why = crate::name::printable(answer["why"].as_str().unwrap_or_default());
+        return Err(
+            anyhow::anyhow!("{done}, and that could not be applied to what runs: {why}; it is tried again at the next start").into()
+        );
+    }
+    let when = if answer["applied"] == "at-next-start" { " (from the next start of its container on, which runs)" } else { "" };
+    output::print(format!("{done}{when}\n"))?;
+    if answer["home"] == false {
+        output::complain(&format!("{name} has no home yet; this is kept for its first login"));
+    }
+    Ok(())
+}
+
+fn read_secret(key: &VariableName, file: Option<&Path>) -> Result<SecretString, CommandError> {
+    let mut bytes = Vec::new();
+    match file {
+        Some(path) => {
+            let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+            file.take(LONGEST_SECRET + 1).read_to_end(&mut bytes).with_context(|| format!("cannot read {}", path.display()))?;
+        }
+        None if io::stdin().is_terminal() => {
+            let typed = rpassword::prompt_password(format!("Value of {key}: ")).context("cannot read from the terminal")?;
+            return Ok(typed.into());
+        }
+        None => {
+            io::stdin().lock().take(LONGEST_SECRET + 1).read_to_end(&mut bytes).context("cannot read from standard input")?;
+        }
+    }
+    if bytes.len() as u64 > LONGEST_SECRET {
+        return Err(anyhow::anyhow!("the value of {key} is longer than 64 KiB; put it into a file of the home").into());
+    }
+    let Ok(mut value) = String::from_utf8(bytes) else {
+        return Err(anyhow::anyhow!("the value of {key} is not UTF-8 text; encode it, for example with base64").into());
+    };
+    // What `echo` adds and nobody means.
+    if value.ends_with('\n') {
+        value.pop();
+    }
+    if value.ends_with('\r') {
+        value.pop();
+    }
+    Ok(value.into())
+}
+
+fn size(text: &str) -> Result<Size, String> {
+    Size::try_from(text.to_owned())
+}
+
+pub(super) fn assignment(text: &str) -> anyhow::Result<(VariableName, String)> {
+    let Some((name, value)) = text.split_once('=') else { bail!("write NAME=VALUE") };
+    Ok((name.parse()?, value.to_owned()))
+}

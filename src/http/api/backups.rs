@@ -1,0 +1,102 @@
+//! Backups: those that there are, and what is done with all of them. One workspace's are made and restored by its tasks.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::Asked;
+use super::events::{Watches, told};
+use super::problem::Problem;
+use super::take::{Body, Query};
+use super::tasks::{WasDone, said, steps};
+use super::wire::time;
+use crate::backup;
+use crate::name::WorkspaceName;
+use crate::workspace::{BackupsView, Chore, Running};
+
+/// What is asked for of all backups.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schema(as = BackupTask)]
+pub(super) enum Asking {
+    /// Every workspace is backed up.
+    BackUp {},
+    /// The repository is read, and so much of its data: from 0 to 1.
+    Verify {
+        #[schema(minimum = 0, maximum = 1)]
+        share: f64,
+    },
+}
+
+/// Whose backups are wanted; otherwise all.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Whose {
+    #[param(value_type = Option<String>)]
+    workspace: Option<WorkspaceName>,
+}
+
+/// A backup.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Backup {
+    id: String,
+    workspace: String,
+    /// The homes that are in it: the workspace's own by its name, volumes by `name.volume`.
+    homes: Vec<String>,
+    at: String,
+    bytes: u64,
+    files: u64,
+    /// Whether all of it is as it was at one moment.
+    consistent: bool,
+}
+
+/// A restore in place that is not decided on yet.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Unconfirmed {
+    workspace: String,
+    since: String,
+    homes: Vec<String>,
+}
+
+/// Backups, the newest first.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Backups)]
+pub(super) struct Answer {
+    backups: Vec<Backup>,
+    unconfirmed: Vec<Unconfirmed>,
+}
+
+/// Backups, the newest first, and what restores have left to be decided.
+#[utoipa::path(get, path = "/backups", tag = "backups", params(Whose), responses((status = 200, body = Answer)), security(("token" = ["read"])))]
+pub(super) async fn list_backups(State(api): Asked, Query(Whose { workspace }): Query<Whose>) -> Result<Json<Answer>, Problem> {
+    let BackupsView { backups, unconfirmed } = api.workspaces.backups(workspace.as_ref()).await?;
+    let backup = |one: backup::Backup| Backup {
+        id: one.id,
+        workspace: one.home,
+        homes: one.roots,
+        at: time(one.at),
+        bytes: one.bytes,
+        files: one.files,
+        consistent: one.consistent,
+    };
+    let kept =
+        |one: crate::workspace::Unconfirmed| Unconfirmed { workspace: one.workspace.to_string(), since: time(one.since), homes: one.homes };
+    Ok(Json(Answer { backups: backups.into_iter().map(backup).collect(), unconfirmed: unconfirmed.into_iter().map(kept).collect() }))
+}
+
+/// Backs up every workspace, or reads the repository through.
+#[utoipa::path(post, path = "/backups", tag = "backups", request_body = Asking,
+    responses((status = 200, body = WasDone, description = "done; to who accepts text/event-stream, how it goes")), security(("token" = ["admin"])))]
+pub(super) async fn begin_backup_task(State(api): Asked, watches: Watches, Body(asking, _): Body<Asking>) -> Result<Response, Problem> {
+    let chore = match asking {
+        Asking::BackUp {} => Chore::BackUp,
+        Asking::Verify { share } if (0.0..=1.0).contains(&share) => Chore::Verify { share },
+        Asking::Verify { .. } => return Err(Problem::refused("the share is from 0 to 1")),
+    };
+    let Running { step, done } = api.workspaces.begin_chore(chore);
+    told(&api, watches, done, steps(step), |done| (StatusCode::OK, said(done))).await
+}

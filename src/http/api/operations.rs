@@ -1,0 +1,112 @@
+//! Making workspaces, starting and stopping them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use futures_util::{Stream, stream};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use utoipa::ToSchema;
+
+use super::Asked;
+use super::events::{Watches, told};
+use super::once::{Key, Made};
+use super::problem::Problem;
+use super::take::{Body, Named};
+use super::tasks::waited;
+use super::wire::Limits;
+use crate::name::{TemplateName, VariableName, WorkspaceName};
+use crate::workspace::{NewWorkspace, Progress, Starting, Task};
+
+/// A workspace that is to be made: from a template, or as a copy of another.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewWorkspace)]
+pub(super) struct New {
+    #[schema(value_type = String, pattern = "^[a-z0-9][a-z0-9-]{0,31}$")]
+    name: WorkspaceName,
+    /// Its template; `default` unless said otherwise.
+    #[schema(value_type = Option<String>, pattern = "^[a-z0-9][a-z0-9-]{0,31}$", example = "default")]
+    template: Option<TemplateName>,
+    /// The workspace to have a copy of; nothing else is said then.
+    #[schema(value_type = Option<String>, pattern = "^[a-z0-9][a-z0-9-]{0,31}$")]
+    copy_of: Option<WorkspaceName>,
+    /// Limits of its own.
+    limits: Option<Limits>,
+    /// Its variables.
+    #[serde(default)]
+    #[schema(value_type = BTreeMap<String, String>, required = false)]
+    env: BTreeMap<VariableName, String>,
+}
+
+/// Makes a workspace. Its home is made at its first start.
+#[utoipa::path(post, path = "/workspaces", tag = "workspaces", params(("Idempotency-Key" = Option<String>, Header)), request_body = New,
+    responses((status = 201, body = Value)), security(("token" = ["provision"])))]
+pub(super) async fn create_workspace(State(api): Asked, key: Key, Body(new, bytes): Body<New>) -> Result<Response, Problem> {
+    let New { name, template, copy_of, limits, env } = new;
+    let asked = Arc::clone(&api);
+    if let Some(from) = copy_of {
+        if template.is_some() || limits.is_some() || !env.is_empty() {
+            return Err(Problem::refused("a copy has what the other has: say copy_of and nothing else"));
+        }
+        let (to, task) = (name.clone(), Task::Copy { to: name });
+        return key
+            .once(api, bytes, async { Ok(()) }, move |_| async move { Ok(waited(&asked, &from, task, StatusCode::CREATED).await?.of(to)) })
+            .await;
+    }
+    let new = NewWorkspace { template: template.unwrap_or_default(), limits: limits.unwrap_or_default().into(), env };
+    let (free, wanted) = ((asked.clone(), name.clone(), new.clone()), new);
+    let free = async move { Ok(free.0.operations.can_make(&free.1, &free.2).await?) };
+    key.once(api, bytes, free, move |again| async move {
+        let template = wanted.template.clone();
+        asked.operations.make_workspace(&name, wanted, again).await?;
+        Ok(Made::plain(StatusCode::CREATED, json!({ "name": name, "template": template, "state": "absent" })))
+    })
+    .await
+}
+
+/// Makes a workspace ready, as a login would.
+#[utoipa::path(post, path = "/workspaces/{name}/start", tag = "workspaces", params(("name" = String, Path)),
+    responses((status = 200, body = Value, description = "it runs; to who accepts text/event-stream, how it goes")), security(("token" = ["workspace"]), ("token" = ["provision"])))]
+pub(super) async fn start_workspace(State(api): Asked, Named(name): Named, watches: Watches) -> Result<Response, Problem> {
+    let Starting { progress, done } = api.operations.start(&name).await?;
+    told(&api, watches, done, steps(progress), |path| (StatusCode::OK, json!({ "state": "running", "how": path.label() }))).await
+}
+
+/// Stops a workspace, whoever is in it. Its home stays, and the next login starts it again.
+#[utoipa::path(post, path = "/workspaces/{name}/stop", tag = "workspaces", params(("name" = String, Path)),
+    responses((status = 200, body = Value)), security(("token" = ["workspace"])))]
+pub(super) async fn stop_workspace(State(api): Asked, Named(name): Named) -> Result<Json<Value>, Problem> {
+    api.operations.stop(&name).await?;
+    Ok(Json(json!({ "state": "stopped" })))
+}
+
+/// Stops a workspace and starts it again.
+#[utoipa::path(post, path = "/workspaces/{name}/restart", tag = "workspaces", params(("name" = String, Path)),
+    responses((status = 200, body = Value, description = "it runs; to who accepts text/event-stream, how it goes")), security(("token" = ["workspace"])))]
+pub(super) async fn restart_workspace(State(api): Asked, Named(name): Named, watches: Watches) -> Result<Response, Problem> {
+    api.operations.stop(&name).await?;
+    let Starting { progress, done } = api.operations.start(&name).await?;
+    told(&api, watches, done, steps(progress), |path| (StatusCode::OK, json!({ "state": "running", "how": path.label() }))).await
+}
+
+/// How far a start is, each time it is somewhere else.
+fn steps(progress: watch::Receiver<Progress>) -> impl Stream<Item = Value> + Send {
+    stream::unfold(progress, |mut progress| async move {
+        progress.changed().await.ok()?;
+        let step = match &*progress.borrow_and_update() {
+            Progress::Asked => json!({ "step": "asked" }),
+            Progress::Queued { position } => json!({ "step": "queued", "position": position }),
+            Progress::Pulling(line) => json!({ "step": "pulling", "detail": line }),
+            Progress::Creating => json!({ "step": "creating" }),
+            Progress::Starting => json!({ "step": "starting" }),
+            Progress::Upgrading => json!({ "step": "upgrading" }),
+        };
+        Some((step, progress))
+    })
+}

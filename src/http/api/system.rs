@@ -1,0 +1,138 @@
+//! The gateway itself: templates, the queue, leases, the engine, the configuration.
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
+
+use super::Asked;
+use super::page::{Page, page};
+use super::problem::{Code, Problem};
+use super::take::Query;
+use super::tasks::Part;
+use super::wire::Limits;
+use crate::name::{TemplateName, WorkspaceName};
+use crate::workspace::QueueView;
+
+/// A template.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Template {
+    #[schema(value_type = String)]
+    name: TemplateName,
+    image: String,
+    limits: Limits,
+    /// Where the home appears.
+    home: String,
+    /// Whether its workspaces go on though nobody is in them.
+    keep_running: bool,
+    volumes: Vec<String>,
+    services: Vec<String>,
+}
+
+/// Places, and who waits for one.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Queue {
+    /// Containers that may run at once.
+    capacity: usize,
+    taken: usize,
+    waiting: usize,
+    workspaces: Vec<Waiting>,
+}
+
+/// A workspace that waits for a place.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Waiting {
+    #[schema(value_type = String)]
+    workspace: WorkspaceName,
+    /// 1 is next.
+    position: usize,
+}
+
+/// What keeps a workspace running.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Leases {
+    #[schema(value_type = String)]
+    workspace: WorkspaceName,
+    /// Sessions and forwards.
+    leases: usize,
+    idle_seconds: Option<u64>,
+}
+
+/// Which leases are listed.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Which {
+    /// Those of workspaces too that nobody uses.
+    #[serde(default)]
+    #[param(required = false)]
+    idle: bool,
+    /// Most entries of a page; 100 unless said otherwise.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+    /// Where to go on: `next` of the page before.
+    cursor: Option<String>,
+}
+
+/// All templates.
+#[utoipa::path(get, path = "/templates", tag = "gateway", params(Part), responses((status = 200, body = Page<Template>)),
+    security(("token" = ["read"]), ("token" = ["provision"])))]
+pub(super) async fn list_templates(State(api): Asked, Query(Part { limit, cursor }): Query<Part>) -> Result<Json<Page<Template>>, Problem> {
+    let one = |(name, template): (TemplateName, crate::workspace::Template)| Template {
+        name,
+        limits: template.as_limits().into(),
+        volumes: template.volume.iter().map(|volume| volume.name.to_string()).collect(),
+        services: template.service.iter().map(|service| service.name.to_string()).collect(),
+        image: template.image,
+        home: template.home,
+        keep_running: template.keep_running,
+    };
+    let all = api.operations.templates().into_iter().map(one).collect();
+    Ok(Json(page(all, limit, cursor.as_deref(), |one: &Template| one.name.to_string())?))
+}
+
+/// Places, and who waits for one.
+#[utoipa::path(get, path = "/queue", tag = "gateway", responses((status = 200, body = Queue)), security(("token" = ["read"])))]
+pub(super) async fn show_queue(State(api): Asked) -> Json<Queue> {
+    let QueueView { capacity, taken, waiting, workspaces } = api.operations.queue();
+    let workspaces = workspaces.into_iter().map(|(position, workspace)| Waiting { workspace, position }).collect();
+    Json(Queue { capacity, taken, waiting, workspaces })
+}
+
+/// What keeps workspaces running.
+#[utoipa::path(get, path = "/leases", tag = "gateway", params(Which), responses((status = 200, body = Page<Leases>)), security(("token" = ["read"])))]
+pub(super) async fn list_leases(
+    State(api): Asked,
+    Query(Which { idle, limit, cursor }): Query<Which>,
+) -> Result<Json<Page<Leases>>, Problem> {
+    let all = api.workspaces.overview().into_iter().filter(|one| idle || one.leases > 0);
+    let one = |seen: crate::workspace::Overview| Leases {
+        workspace: seen.name,
+        leases: seen.leases,
+        idle_seconds: seen.idle_for.map(|span| span.as_secs()),
+    };
+    Ok(Json(page(all.map(one).collect(), limit, cursor.as_deref(), |one: &Leases| one.workspace.to_string())?))
+}
+
+/// What runs the containers.
+#[utoipa::path(get, path = "/engine", tag = "gateway", responses((status = 200, body = Value)), security(("token" = ["read"])))]
+pub(super) async fn show_engine(State(api): Asked) -> Json<Value> {
+    Json(match api.gateway.engine().await {
+        Ok((version, interface)) => json!({ "kind": "docker", "answers": true, "version": version, "api": interface }),
+        Err(why) => json!({ "kind": "docker", "answers": false, "why": why }),
+    })
+}
+
+/// The configuration in effect; secrets are `***`.
+#[utoipa::path(get, path = "/config", tag = "gateway", responses((status = 200, body = Value)), security(("token" = ["admin"])))]
+pub(super) async fn show_config(State(api): Asked) -> Json<Value> {
+    Json(api.gateway.settings())
+}
+
+/// Loads the configuration again, as SIGHUP does. One that cannot be used changes nothing.
+#[utoipa::path(post, path = "/reload", tag = "gateway", responses((status = 200, body = Value)), security(("token" = ["admin"])))]
+pub(super) async fn reload(State(api): Asked) -> Result<Json<Value>, Problem> {
+    let done = api.gateway.reload().await.map_err(|why| Problem::new(Code::Refused, why))?;
+    Ok(Json(json!({ "changed": done.changed, "needs_restart": done.needs_restart })))
+}

@@ -1,0 +1,385 @@
+//! The API as a site or a script uses it: over the port, with a token, against a real gateway and a real engine.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on ends")]
+
+#[path = "common/api.rs"]
+mod api;
+#[path = "common/gateway.rs"]
+mod gateway;
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use api::{Api, token};
+use gateway::{DEADLINE, Gateway, run, template, wait_for};
+use serde_json::{Value, json};
+
+fn admin(gateway: &Gateway) -> Api {
+    Api::new(gateway.http_port, Some(&token(&mut gateway.innkeeper(), "admin", &["admin"])))
+}
+
+/// What opens each route beside `admin`. A new route is to be thought about here.
+const OPENS: &[(&str, &str)] = &[
+    ("GET /workspaces", "read provision"),
+    ("POST /workspaces", "provision"),
+    ("GET /workspaces/{name}", "read provision workspace"),
+    ("PATCH /workspaces/{name}", ""),
+    ("DELETE /workspaces/{name}", ""),
+    ("POST /workspaces/{name}/changes", ""),
+    ("POST /workspaces/{name}/start", "provision workspace"),
+    ("POST /workspaces/{name}/stop", "workspace"),
+    ("POST /workspaces/{name}/restart", "workspace"),
+    ("POST /workspaces/{name}/suspend", ""),
+    ("POST /workspaces/{name}/resume", ""),
+    ("POST /workspaces/{name}/tasks", ""),
+    ("GET /backups", "read"),
+    ("POST /backups", ""),
+    ("POST /workspaces/{name}/undelete", ""),
+    ("GET /workspaces/{name}/archive", "workspace"),
+    ("POST /workspaces/{name}/archive", ""),
+    ("GET /workspaces/{name}/services", "read workspace"),
+    ("GET /workspaces/{name}/logs", "workspace"),
+    ("GET /workspaces/{name}/links", "read provision workspace"),
+    ("POST /workspaces/{name}/links", "provision workspace"),
+    ("DELETE /workspaces/{name}/links", "provision workspace"),
+    ("DELETE /workspaces/{name}/links/{link}", "provision workspace"),
+    ("GET /deleted", "read"),
+    ("GET /sessions", "read"),
+    ("DELETE /sessions/{id}", ""),
+    ("GET /sessions/{id}/watch", ""),
+    ("GET /recordings", "read"),
+    ("GET /recordings/{id}", "read"),
+    ("DELETE /recordings/{id}", ""),
+    ("GET /recordings/{id}/download", ""),
+    ("GET /recordings/{id}/frames", ""),
+    ("GET /workspaces/{name}/sessions", "read workspace"),
+    ("DELETE /workspaces/{name}/sessions/{id}", "workspace"),
+    ("GET /accounts", "read provision"),
+    ("POST /accounts", "provision"),
+    ("GET /accounts/{account}", "read provision"),
+    ("DELETE /accounts/{account}", ""),
+    ("PUT /accounts/{account}/password", ""),
+    ("POST /accounts/{account}/keys", ""),
+    ("POST /tenants", "provision"),
+    ("GET /tokens", ""),
+    ("POST /tokens", ""),
+    ("DELETE /tokens/{name}", ""),
+    ("GET /pool", "read"),
+    ("PATCH /pool", ""),
+    ("POST /pool/pause", ""),
+    ("POST /pool/resume", ""),
+    ("POST /pool/drain", ""),
+    ("GET /templates", "read provision"),
+    ("GET /queue", "read"),
+    ("GET /leases", "read"),
+    ("GET /engine", "read"),
+    ("GET /config", ""),
+    ("POST /reload", ""),
+    ("GET /audit", "read"),
+    ("GET /overview", "read"),
+    ("GET /workspaces/{name}/usage", "read workspace"),
+    ("GET /capacity", "read"),
+    ("GET /events", "read"),
+];
+
+#[test]
+fn every_route_is_opened_by_its_scopes_and_by_nothing_else() {
+    let gateway = Gateway::start("");
+    let described = Api::new(gateway.http_port, None).good(200, "GET", "/openapi.json", None);
+    assert!(described["openapi"].as_str().unwrap().starts_with("3.1"), "{}", described["openapi"]);
+    let opens: BTreeMap<&str, &str> = OPENS.iter().copied().collect();
+    let scopes = ["read", "provision", "workspace:nowhere", "workspace:elsewhere", "admin"];
+    let callers: Vec<(&str, Api)> = scopes
+        .iter()
+        .map(|scope| {
+            let name = format!("t-{}", scope.replace(':', "-"));
+            (*scope, Api::new(gateway.http_port, Some(&token(&mut gateway.innkeeper(), &name, &[scope]))))
+        })
+        .collect();
+    let (nobody, forged) = (Api::new(gateway.http_port, None), Api::new(gateway.http_port, Some("ink_made-up")));
+    let mut seen = 0;
+    for (path, item) in described["paths"].as_object().unwrap() {
+        let short = path.strip_prefix("/api/v1").unwrap();
+        let asked = short.replace("{name}", "nowhere").replace("{account}", "nobody").replace("{id}", "4711").replace("{link}", "0123");
+        for method in item.as_object().unwrap().keys().map(|method| method.to_uppercase()) {
+            seen += 1;
+            let route = format!("{method} {short}");
+            let opens = opens.get(route.as_str()).unwrap_or_else(|| panic!("{route} is not in the table"));
+            assert_eq!(nobody.status(&method, &asked), 401, "{route} without a token");
+            assert_eq!(forged.status(&method, &asked), 401, "{route} with one that was made up");
+            for (scope, caller) in &callers {
+                let is_open = match *scope {
+                    "admin" => true,
+                    "workspace:nowhere" => opens.split(' ').any(|word| word == "workspace"),
+                    // Of another workspace.
+                    "workspace:elsewhere" => false,
+                    scope => opens.split(' ').any(|word| word == scope),
+                };
+                let status = caller.status(&method, &asked);
+                assert_eq!(status != 403 && status != 401, is_open, "{route} with {scope}: {status}");
+            }
+        }
+    }
+    assert_eq!(seen, OPENS.len(), "a route of the table is not described");
+}
+
+#[test]
+fn a_workspace_is_made_changed_started_watched_stopped_and_deleted() {
+    let gateway = Gateway::start("");
+    let admin = admin(&gateway);
+    let new = json!({ "name": "alice", "env": { "COLOUR": "blue" }, "limits": { "pids": 200 } });
+    let key = [("idempotency-key", "one")];
+    let first = admin.ask_with("POST", "/workspaces", Some(&new), &key);
+    assert_eq!((first.status, first.replayed), (201, false), "{first:?}");
+    let again = admin.ask_with("POST", "/workspaces", Some(&new), &key);
+    assert_eq!((again.status, again.replayed, &again.body), (201, true, &first.body));
+    let other = json!({ "name": "bob" });
+    assert_eq!(admin.refused("POST", "/workspaces", Some(&other), &key), "key_reused");
+    assert_eq!(admin.refused("POST", "/workspaces", Some(&new), &[]), "exists");
+    assert_eq!(admin.refused("POST", "/workspaces", Some(&json!({ "name": "bob", "colour": 1 })), &[]), "malformed");
+    assert_eq!(admin.refused("POST", "/workspaces", Some(&json!({ "name": "bob", "template": "none" })), &[]), "refused");
+    assert_eq!(admin.refused("GET", "/workspaces/bob", None, &[]), "not_found", "nothing was made of what was refused");
+
+    let shown = admin.ask("GET", "/workspaces/alice", None);
+    assert_eq!((&shown.body["limits"]["pids"], &shown.body["env"]["COLOUR"]), (&json!(200), &json!("blue")));
+    let tag = shown.etag.unwrap();
+    let patch = json!({ "env": { "COLOUR": null, "SHAPE": "round" } });
+    assert_eq!(admin.ask_with("PATCH", "/workspaces/alice", Some(&patch), &[("if-match", &tag)]).status, 200);
+    assert_eq!(admin.refused("PATCH", "/workspaces/alice", Some(&patch), &[("if-match", &tag)]), "changed");
+    assert_eq!(admin.good(200, "GET", "/workspaces/alice", None)["env"], json!({ "SHAPE": "round" }));
+
+    // How it goes is told as it happens, and what came of it at last.
+    let told = admin.ask_with("POST", "/workspaces/alice/start", None, &[("accept", "text/event-stream")]);
+    assert_eq!((told.status, told.kind.as_str()), (200, "text/event-stream"));
+    assert!(told.text.contains("\"step\":\"creating\"") && told.text.contains("event: done\ndata: {"), "{}", told.text);
+    assert_eq!(gateway.container_state("alice"), "running");
+    assert_eq!(admin.good(200, "POST", "/workspaces/alice/start", None)["how"], "attach");
+    let listed = |query: &str| admin.good(200, "GET", &format!("/workspaces{query}"), None)["items"].as_array().unwrap().len();
+    assert_eq!((listed("?state=running"), listed("?state=absent"), listed("?prefix=al"), listed("?prefix=x")), (1, 0, 1, 0));
+
+    // A session is seen and ended, and the feed tells of both.
+    let mut feed = TcpStream::connect(("127.0.0.1", gateway.http_port)).unwrap();
+    let reading = token(&mut gateway.innkeeper(), "reading", &["read"]);
+    write!(feed, "GET /api/v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {reading}\r\n\r\n").unwrap();
+    feed.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut heard = String::new();
+    let mut hear = |wanted: &str| {
+        while !heard.contains(wanted) {
+            let mut buffer = [0; 4096];
+            let length = feed.read(&mut buffer).unwrap();
+            assert!(length > 0, "{wanted}: {heard}");
+            heard.push_str(&String::from_utf8_lossy(&buffer[..length]));
+        }
+    };
+    hear("event: listening");
+    let held = gateway.hold("alice", "echo up; exec sleep 1000");
+    hear("event: session-began");
+    assert_eq!(admin.good(200, "GET", "/leases", None)["items"][0]["leases"], 1);
+    let sessions = admin.good(200, "GET", "/sessions?workspace=alice", None);
+    let (id, account) = (&sessions["items"][0]["id"], &sessions["items"][0]["account"]);
+    assert_eq!(account, "alice");
+    admin.good(204, "DELETE", &format!("/sessions/{id}"), None);
+    let held = held.end();
+    assert_eq!((held.status, held.text().as_str()), (Some(77), "up\n"), "{held:?}");
+    assert!(held.stderr.contains("an administrator has ended this session"), "{held:?}");
+    hear("event: session-ended");
+    assert_eq!(gateway.container_state("alice"), "running", "the workspace goes on");
+    // A terminal does not go on without her, as it would had her network failed.
+    let mut terminal = gateway.terminal("alice", "echo up; exec sleep 1234");
+    terminal.expect("up");
+    let id = admin.good(200, "GET", "/sessions", None)["items"][0]["id"].clone();
+    run(gateway.innkeeper().args(["session", "end", &id.to_string()])).good();
+    terminal.expect("an administrator has ended this session");
+    assert_eq!(terminal.end().0, Some(77));
+    wait_for("its process to end", || gateway.exec("alice", "pgrep -f 'sleep 123[4]'").status == Some(1));
+
+    admin.good(200, "POST", "/workspaces/alice/stop", None);
+    assert_eq!(gateway.container_state("alice"), "exited");
+    hear("\"state\":\"stopped\"");
+    admin.good(200, "POST", "/workspaces/alice/restart", None);
+    assert_eq!(gateway.container_state("alice"), "running");
+    gateway.exec("alice", "test \"$SHAPE\" = round && echo hers >file").good();
+    let copy = admin.good(201, "POST", "/workspaces", Some(&json!({ "name": "second", "copy_of": "alice" })));
+    assert_eq!(copy["homes"], json!(["second"]));
+    let done = admin.good(200, "DELETE", "/workspaces/alice", None);
+    assert!(done["until"].is_string(), "{done}");
+    assert_eq!(admin.good(200, "GET", "/deleted", None)["items"][0]["name"], "alice");
+    admin.good(200, "POST", "/workspaces/alice/undelete", None);
+    assert_eq!(gateway.exec("alice", "cat file").good(), "hers\n");
+}
+
+#[test]
+fn somebody_signs_up_with_one_request_and_logs_in() {
+    let mut gateway = Gateway::start(&format!("{}\n[pool]\nsize = 1\n", template("")));
+    wait_for("the pool", || gateway.pool() == 1);
+    let site = Api::new(gateway.http_port, Some(&token(&mut gateway.innkeeper(), "site", &["provision"])));
+    let new = json!({ "account": "erin", "env": { "PLAN": "small" } });
+    let made = site.ask_with("POST", "/tenants", Some(&new), &[("idempotency-key", "signup-1")]);
+    assert_eq!(made.status, 201, "{made:?}");
+    assert_eq!(made.body["workspace"], "erin", "{made:?}");
+    // Usually at once; the answer does not wait for long, and it goes on.
+    assert!(made.body["ready"].is_boolean(), "{made:?}");
+    wait_for("the workspace", || gateway.container_state("erin") == "running");
+    gateway.wait_metric("innkeeper_pool_claims_total", |claims| claims == 1.0);
+    assert_eq!(made.body["url"], format!("ssh://erin@127.0.0.1:{}", gateway.ssh_port));
+    let password = made.body["password"].as_str().unwrap().to_owned();
+    let again = site.ask_with("POST", "/tenants", Some(&new), &[("idempotency-key", "signup-1")]);
+    assert_eq!((again.status, again.replayed, &again.body["password"]), (201, true, &Value::Null), "shown once: {again:?}");
+    let mut ssh = gateway.ssh_by_password("erin", &[&password]);
+    assert_eq!(run(ssh.arg("echo $PLAN")).good(), "small\n");
+    assert_eq!(site.refused("POST", "/tenants", Some(&new), &[]), "exists");
+    let taken = json!({ "account": "frank", "workspace": "erin" });
+    assert_eq!(site.refused("POST", "/tenants", Some(&taken), &[]), "exists");
+    assert_eq!(site.refused("GET", "/accounts/frank", None, &[]), "not_found", "nothing is half made");
+    for wrong in ["a+b", "x\u{1b}[2J", ""] {
+        let answer = site.ask("POST", "/tenants", Some(&json!({ "account": wrong })));
+        assert!((400..500).contains(&answer.status) && !answer.text.contains('\u{1b}'), "{answer:?}");
+    }
+    // What is known of a key outlives the process.
+    gateway.kill();
+    gateway.up();
+    let site = Api::new(gateway.http_port, Some(&token(&mut gateway.innkeeper(), "site-2", &["provision"])));
+    assert_eq!(site.ask_with("POST", "/tenants", Some(&new), &[("idempotency-key", "signup-1")]).status, 409, "another sender's key");
+}
+
+/// A kill between what a request makes and its answer: the same request goes on from whatever there is, and never makes two.
+#[test]
+fn a_signup_that_a_kill_cut_short_goes_on_when_it_is_sent_again() {
+    let mut gateway = Gateway::start("");
+    let value = token(&mut gateway.innkeeper(), "site", &["provision"]);
+    let new = json!({ "account": "erin", "env": { "PLAN": "small" } });
+    let sign_up = |port| Api::new(port, Some(&value)).ask_with("POST", "/tenants", Some(&new), &[("idempotency-key", "k")]);
+    assert_eq!(sign_up(gateway.http_port).status, 201);
+    for account_is_there in [true, false] {
+        gateway.kill();
+        let store = rusqlite::Connection::open(gateway.state().join("innkeeper.db")).unwrap();
+        // As it was before the answer was written down.
+        assert_eq!(store.execute("update request set status = null, answer = null", []).unwrap(), 1);
+        drop(store);
+        if !account_is_there {
+            run(gateway.innkeeper().args(["account", "remove", "erin"])).good();
+        }
+        gateway.up();
+        let made = sign_up(gateway.http_port);
+        assert_eq!((made.status, made.replayed), (201, false), "{made:?}");
+        let password = made.body["password"].as_str().unwrap();
+        assert_eq!(run(gateway.ssh_by_password("erin", &[password]).arg("echo $PLAN")).good(), "small\n");
+        let again = sign_up(gateway.http_port);
+        assert_eq!((again.status, again.replayed), (201, true), "{again:?}");
+    }
+    let accounts = run(gateway.innkeeper().args(["account", "list"])).good();
+    assert_eq!(accounts.lines().filter(|line| line.starts_with("erin ")).count(), 1, "{accounts}");
+}
+
+#[test]
+fn tokens_end_when_they_are_revoked_or_expire_and_are_not_in_the_state_directory() {
+    let mut gateway = Gateway::start("");
+    let value = token(&mut gateway.innkeeper(), "script", &["read", "workspace:alice"]);
+    let script = Api::new(gateway.http_port, Some(&value));
+    script.good(200, "GET", "/queue", None);
+    gateway.stop();
+    gateway.up();
+    let script = Api::new(gateway.http_port, Some(&value));
+    script.good(200, "GET", "/queue", None);
+    for entry in std::fs::read_dir(gateway.state()).unwrap().map(Result::unwrap).filter(|entry| entry.file_type().unwrap().is_file()) {
+        let bytes = std::fs::read(entry.path()).unwrap();
+        assert!(!bytes.windows(value.len()).any(|window| window == value.as_bytes()), "{entry:?}");
+    }
+    assert!(!gateway.log().contains(&value));
+    let listed = run(gateway.innkeeper().args(["token", "list"])).good();
+    assert!(listed.contains("script") && listed.contains("read workspace:alice") && !listed.contains(&value), "{listed}");
+    run(gateway.innkeeper().args(["token", "revoke", "script"])).good();
+    assert_eq!(script.refused("GET", "/queue", None, &[]), "unauthenticated");
+    assert_eq!(run(gateway.innkeeper().args(["token", "revoke", "script"])).status, Some(1));
+
+    let admin = admin(&gateway);
+    let short = admin.good(201, "POST", "/tokens", Some(&json!({ "name": "short", "scopes": ["read"], "expires_in": "2s" })));
+    let short = Api::new(gateway.http_port, short["token"].as_str());
+    assert!([200, 401].contains(&short.ask("GET", "/queue", None).status));
+    wait_for("it to expire", || short.ask("GET", "/queue", None).status == 401);
+    assert_eq!(admin.refused("POST", "/tokens", Some(&json!({ "name": "x", "scopes": ["root"] })), &[]), "refused");
+}
+
+#[test]
+fn the_gateway_is_shown_and_its_pool_and_configuration_are_changed() {
+    let gateway = Gateway::start(&template(""));
+    let admin = admin(&gateway);
+    assert_eq!(admin.good(200, "GET", "/engine", None)["answers"], true);
+    assert_eq!(admin.good(200, "GET", "/templates", None)["items"][0]["name"], "default");
+    assert_eq!(admin.good(200, "GET", "/config", None)["instance"], gateway.instance.as_str());
+    let shown = admin.ask("GET", "/pool", None);
+    let tag = shown.etag.unwrap();
+    let patch = json!({ "size": 1 });
+    assert_eq!(admin.ask_with("PATCH", "/pool", Some(&patch), &[("if-match", &tag)]).body["size"], 1);
+    assert_eq!(admin.refused("PATCH", "/pool", Some(&patch), &[("if-match", &tag)]), "changed");
+    wait_for("the pool", || admin.good(200, "GET", "/pool", None)["templates"][0]["ready"] == 1);
+    let drained = run(gateway.innkeeper().args(["pool", "drain"])).good();
+    assert_eq!(drained, "1 thrown away; the pool is paused\n");
+    assert!(run(gateway.innkeeper().args(["pool", "show"])).good().contains("paused"));
+    gateway.configure(&format!("{}\n[idle]\ntimeout = \"17m\"\n", template("")));
+    let reloaded = admin.good(200, "POST", "/reload", None);
+    assert_eq!(reloaded["changed"], json!(["idle.timeout"]));
+    assert_eq!(admin.good(200, "GET", "/config", None)["idle"]["timeout"], "17m");
+    assert_eq!(admin.good(200, "GET", "/pool", None)["paused"], false, "what is written is what holds again");
+    let text = std::fs::read(gateway.config()).unwrap();
+    std::fs::write(gateway.config(), "nonsense = 1\n").unwrap();
+    assert_eq!(admin.refused("POST", "/reload", None, &[]), "refused");
+    std::fs::write(gateway.config(), text).unwrap();
+    assert_eq!(admin.good(200, "GET", "/config", None)["idle"]["timeout"], "17m");
+}
+
+#[test]
+fn what_is_too_long_slow_or_nowhere_is_refused_as_a_problem() {
+    let gateway = Gateway::start("");
+    let admin = admin(&gateway);
+    assert_eq!(admin.refused("GET", "/nothing", None, &[]), "not_found");
+    assert_eq!(admin.refused("PUT", "/queue", None, &[]), "method_not_allowed");
+    assert_eq!(admin.refused("GET", "/workspaces?limit=0", None, &[]), "malformed");
+    assert_eq!(admin.refused("GET", "/workspaces?colour=1", None, &[]), "malformed");
+    assert_eq!(admin.refused("GET", "/workspaces/..%2f..", None, &[]), "malformed");
+    assert_eq!(admin.refused("POST", "/workspaces/alice/suspend", None, &[]), "media_type");
+    let long = json!({ "reason": "x".repeat(600_000) });
+    assert_eq!(admin.refused("POST", "/workspaces/alice/suspend", Some(&long), &[]), "too_long");
+    let name = "x".repeat(300);
+    assert_eq!(admin.refused("POST", "/workspaces", Some(&json!({ "name": "x" })), &[("idempotency-key", &name)]), "malformed");
+
+    let mut stream = TcpStream::connect(("127.0.0.1", gateway.http_port)).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    write!(stream, "GET /api/v1/queue HTTP/1.1\r\nhost: x\r\nx: {}\r\n", "y".repeat(40_000)).ok();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok();
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
+    // A body that never comes ends its own connection only.
+    let value = token(&mut gateway.innkeeper(), "slow", &["admin"]);
+    let mut slow = TcpStream::connect(("127.0.0.1", gateway.http_port)).unwrap();
+    slow.set_read_timeout(Some(DEADLINE)).unwrap();
+    let head = "content-type: application/json\r\ncontent-length: 100\r\nconnection: close";
+    write!(slow, "POST /api/v1/workspaces HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {value}\r\n{head}\r\n\r\n{{").unwrap();
+    admin.good(200, "GET", "/queue", None);
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).ok();
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("\"code\":\"timeout\""), "{answer}");
+}
+
+#[test]
+fn the_program_shows_all_of_it_and_takes_no_orders_from_names() {
+    let gateway = Gateway::start("");
+    run(gateway.innkeeper().args(["workspace", "create", "alice", "--env", "A=1", "--start"])).good();
+    let held = gateway.hold("alice", "echo up; exec sleep 1000");
+    let sessions = run(gateway.innkeeper().args(["session", "list"])).good();
+    assert!(sessions.starts_with("ID  ACCOUNT  WORKSPACE  FOR\n1   alice    alice"), "{sessions}");
+    let top = run(gateway.innkeeper().args(["top", "--once"])).good();
+    assert!(top.starts_with("places 1 of ") && top.contains("alice  running  default"), "{top}");
+    let top: Value = serde_json::from_str(&run(gateway.innkeeper().args(["top", "--once", "--json"])).good()).unwrap();
+    assert_eq!(top["sessions"][0]["account"], "alice");
+    assert_eq!(run(gateway.innkeeper().args(["workspace", "stop", "alice"])).good(), "alice is stopped\n");
+    drop(held);
+    assert_eq!(run(gateway.innkeeper().args(["workspace", "start", "alice"])).good(), "alice runs (its container was started)\n");
+    let list = run(gateway.innkeeper().args(["workspace", "list", "--state", "running", "--json"])).good();
+    assert_eq!(serde_json::from_str::<Value>(&list).unwrap()[0]["name"], "alice");
+    assert!(run(gateway.innkeeper().args(["template", "list"])).good().contains("default"));
+    let page = run(gateway.innkeeper().args(["man", "workspace", "delete"])).good();
+    assert!(page.contains(".TH innkeeper-workspace-delete") && page.contains("\\-\\-now"), "{page}");
+    assert_eq!(run(gateway.innkeeper().args(["man", "nothing"])).status, Some(1));
+}
