@@ -45,13 +45,15 @@ pub struct Link {
     /// When it is over.
     #[serde(rename = "e")]
     ends: u64,
+    /// Which of those that say the same otherwise: two may be made within a millisecond, and one of them taken back.
+    #[serde(rename = "n", default)]
+    nonce: u32,
     /// For whom it was made, as the application is told.
     #[serde(rename = "u", default, skip_serializing_if = "Option::is_none")]
     pub visitor: Option<String>,
 }
 
-/// A link that was made just now.
-#[derive(Debug, Clone)]
+/// A link that was made just now. Not to be printed whole: its text opens.
 pub struct NewLink {
     /// By which it is found among the others: it opens nothing.
     pub id: String,
@@ -166,7 +168,7 @@ impl Links {
     pub fn make(&self, target: &Target, lifetime: Duration, visitor: Option<String>) -> Result<NewLink, LinkError> {
         let made = now();
         let ends = made.saturating_add(u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX));
-        let link = Link { workspace: target.workspace.clone(), port: target.port, made, ends, visitor };
+        let link = Link { workspace: target.workspace.clone(), port: target.port, made, ends, nonce: rand::random(), visitor };
         // A structure of numbers and text can be written.
         let text = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&link).unwrap_or_default());
         let tag = hmac::sign(&self.key, text.as_bytes());
@@ -330,6 +332,8 @@ mod tests {
         }
         let again = make(&alice);
         assert!(links.verify(&again.text, &alice).is_some());
+        let many: std::collections::BTreeSet<String> = (0..50).map(|_| make(&alice).id).collect();
+        assert_eq!(many.len(), 50, "those of one millisecond are others, too");
     }
 
     #[tokio::test]

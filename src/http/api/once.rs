@@ -2,9 +2,12 @@
 //!
 //! The key is on the disk before anything is made. A kill from there to the answer leaves it without one, and the same request sent again goes
 //! on from whatever was made: nobody else has, since it was looked for before the key was kept.
+//!
+//! A body may have a password in it. What is kept of it is an HMAC by the key, and of the key its digest: who reads the disk can try neither.
 
 use std::sync::Arc;
 
+use aws_lc_rs::hmac;
 use axum::Json;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -82,7 +85,8 @@ impl Key {
             free.await?;
             return Ok(make(false).await?.into_response());
         };
-        let request: [u8; 32] = Sha256::new().chain_update(target.as_bytes()).chain_update([0]).chain_update(&body).finalize().into();
+        let request = digest(&key, &target, &body);
+        let key = hex::encode(Sha256::digest(&key));
         if !api.store.known_request(&sender, &key).await.map_err(unusable)? {
             free.await?;
         }
@@ -107,6 +111,17 @@ impl Key {
         });
         Ok(finished(making).await?.into_response())
     }
+}
+
+/// What makes it the same request, for who has the key.
+fn digest(key: &str, target: &str, body: &[u8]) -> [u8; 32] {
+    let mut by = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()));
+    for part in [target.as_bytes(), &[0], body] {
+        by.update(part);
+    }
+    let mut digest = [0; 32];
+    digest.copy_from_slice(by.sign().as_ref());
+    digest
 }
 
 async fn finished(making: tokio::task::JoinHandle<Result<Made, Problem>>) -> Result<Made, Problem> {
