@@ -393,9 +393,10 @@ impl App {
 
     /// What makes backups by itself, if anything does.
     fn scheduler(&self) -> Option<Scheduler> {
-        let every = self.settings.backup.every.unless_zero()?;
+        let (every, verify_every) = (self.settings.backup.every.get(), self.settings.backup.verify_every.get());
         let homes = Arc::new(self.directory.clone());
-        self.backups.clone().map(|backups| Scheduler { backups, homes, every, metrics: self.metrics.clone() })
+        let backups = self.backups.clone().filter(|_| !every.is_zero() || !verify_every.is_zero())?;
+        Some(Scheduler { backups, homes, every, verify_every, metrics: self.metrics.clone() })
     }
 
     fn pages(&self) -> Pages {

@@ -160,18 +160,7 @@ fn what_cannot_be_read_back_is_found_and_restores_nothing() {
     gateway.exec("alice", "true").good();
     fs::write(gateway.home("alice").join("file"), noise(3 << 20, 1)).unwrap();
     command(&gateway, &["run"]).good();
-    let mut todo = vec![target.path().join("data")];
-    let mut packs = Vec::new();
-    while let Some(path) = todo.pop() {
-        match fs::read_dir(&path) {
-            Ok(all) => todo.extend(all.map(|entry| entry.unwrap().path())),
-            Err(_) => packs.push(path),
-        }
-    }
-    let pack = packs.into_iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
-    let mut bytes = fs::read(&pack).unwrap();
-    bytes[1 << 20] ^= 1;
-    fs::write(&pack, &bytes).unwrap();
+    flip_a_bit(target.path());
     let found = command(&gateway, &["verify"]);
     assert_eq!(found.status, Some(1));
     assert!(found.stderr.contains("of alice cannot be restored whole") && found.text().contains("things are wrong"), "{found:?}");
@@ -184,16 +173,62 @@ fn what_cannot_be_read_back_is_found_and_restores_nothing() {
     }
     assert!(fs::read(gateway.home("alice").join("file")).unwrap() == noise(3 << 20, 1));
     assert_eq!(gateway.exec("alice", "wc -c < file").good(), "3145728\n", "she is let in again");
-    bytes[1 << 20] ^= 1;
-    fs::write(&pack, &bytes).unwrap();
+    flip_a_bit(target.path());
     command(&gateway, &["verify"]).good();
     command(&gateway, &["restore", "alice", "--to", "bob"]).good();
 }
 
 #[test]
+fn damage_is_found_by_the_clock_and_known_until_all_is_good_again() {
+    const DAMAGE: &str = "innkeeper_backup_damage";
+    let target = target();
+    let clock = |every: &str, percent: u8| {
+        sections(target.path(), &format!("every = \"0s\"\nverify_every = \"{every}\"\nverify_percent = {percent}"), "")
+    };
+    let mut gateway = Gateway::start(&clock("1s", 100));
+    gateway.exec("alice", "true").good();
+    fs::write(gateway.home("alice").join("file"), noise(3 << 20, 1)).unwrap();
+    command(&gateway, &["run"]).good();
+    wait_metric(&gateway, "innkeeper_backup_last_verified_timestamp_seconds", |at| at > 0.0);
+    assert_eq!(gateway.metric(DAMAGE), Some(0.0));
+    flip_a_bit(target.path());
+    wait_metric(&gateway, DAMAGE, |wrong| wrong > 0.0);
+    assert!(gateway.log().contains("the repository is damaged"));
+    // The next gateway knows, and a part that is good does not make the rest so.
+    gateway.stop();
+    gateway.configure(&clock("30d", 1));
+    gateway.up();
+    wait_metric(&gateway, DAMAGE, |wrong| wrong > 0.0);
+    command(&gateway, &["verify", "--percent", "1"]);
+    assert!(gateway.metric(DAMAGE).unwrap() > 0.0);
+    // All of it is read as long as something was wrong.
+    flip_a_bit(target.path());
+    gateway.stop();
+    gateway.configure(&clock("1s", 1));
+    gateway.up();
+    wait_metric(&gateway, DAMAGE, |wrong| wrong == 0.0);
+}
+
+/// Changes one bit of the repository's largest file, or changes it back.
+fn flip_a_bit(target: &Path) {
+    let mut todo = vec![target.join("data")];
+    let mut packs = Vec::new();
+    while let Some(path) = todo.pop() {
+        match fs::read_dir(&path) {
+            Ok(all) => todo.extend(all.map(|entry| entry.unwrap().path())),
+            Err(_) => packs.push(path),
+        }
+    }
+    let pack = packs.into_iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    let mut bytes = fs::read(&pack).unwrap();
+    bytes[1 << 20] ^= 1;
+    fs::write(&pack, &bytes).unwrap();
+}
+
+#[test]
 fn backups_are_made_by_the_clock_kept_for_as_long_as_is_said_and_not_on_a_full_disk() {
     let target = target();
-    let mut gateway = Gateway::start(&sections(target.path(), "every = \"15s\"\nkeep_last = 2\nkeep_for = \"0s\"", ""));
+    let mut gateway = Gateway::start(&sections(target.path(), "every = \"30s\"\nkeep_last = 2\nkeep_for = \"0s\"", ""));
     gateway.exec("alice", "echo 1 > file").good();
     gateway.exec("bob", "echo 2 > file").good();
     wait_metric(&gateway, "innkeeper_backups_total", |count| count >= 6.0);
@@ -209,7 +244,7 @@ fn backups_are_made_by_the_clock_kept_for_as_long_as_is_said_and_not_on_a_full_d
     gateway.stop();
     gateway.configure(&format!(
         "{}\n[limits]\ndisk_floor = \"1000000TiB\"\n",
-        sections(target.path(), "every = \"15s\"\nkeep_last = 2\nkeep_for = \"0s\"", "")
+        sections(target.path(), "every = \"30s\"\nkeep_last = 2\nkeep_for = \"0s\"", "")
     ));
     gateway.up();
     wait_metric(&gateway, "innkeeper_disk_low", |low| low == 1.0);

@@ -54,6 +54,10 @@ struct Inner {
     threads: usize,
     rate: u64,
     keep: Keep,
+    /// What it is called in the configuration.
+    target: String,
+    /// How much of the data a verification reads that nobody asked for.
+    share: f64,
     patience: Duration,
     program: PathBuf,
     /// One operation at a time: two would fight for the same disk, and for the repository.
@@ -79,6 +83,8 @@ impl Backups {
             threads: usize::try_from(config.threads).unwrap_or(1).max(1),
             rate: config.rate.get(),
             keep: config.keep(),
+            target: config.target.clone(),
+            share: f64::from(config.verify_percent) / 100.0,
             patience: PATIENCE,
             program: PathBuf::from("/proc/self/exe"),
             turn: Mutex::new(()),
@@ -97,11 +103,23 @@ impl Backups {
             threads: old.threads,
             rate: old.rate,
             keep: old.keep,
+            target: old.target.clone(),
+            share: old.share,
             patience,
             program,
             turn: Mutex::new(()),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// What it is called in the configuration.
+    pub fn target(&self) -> &str {
+        &self.inner.target
+    }
+
+    /// How much of the data a verification reads that nobody asked for, from 0 to 1.
+    pub fn share(&self) -> f64 {
+        self.inner.share
     }
 
     /// Makes a backup.

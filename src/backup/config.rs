@@ -30,6 +30,10 @@ pub struct Config {
     pub keep_last: u32,
     /// How long every backup is kept however many there are.
     pub keep_for: Span,
+    /// How often the repository is verified: everything that says where data are, and `verify_percent` of the data. `0s`: only when asked.
+    pub verify_every: Span,
+    /// How much of the data is read each time, chosen at random; all of it as long as something was found wrong. From 1 to 100.
+    pub verify_percent: u8,
     /// How many bytes a second are read from a home at most. `0B`: as many as there are.
     pub rate: Size,
     /// How many processors a backup uses at most.
@@ -70,6 +74,8 @@ impl Default for Config {
             every: Span::secs(24 * 60 * 60),
             keep_last: 7,
             keep_for: Span::secs(30 * 24 * 60 * 60),
+            verify_every: Span::secs(7 * 24 * 60 * 60),
+            verify_percent: 10,
             rate: Size::bytes(0),
             threads: 4,
             s3: bucket::Config::default(),

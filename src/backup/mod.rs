@@ -17,9 +17,9 @@ pub use backups::{Backups, Stage};
 pub use config::{Config, Target};
 pub use protocol::{Backup, BackupError, Damage, Done, MOST_SETTINGS, Progress, Pruned, Reason, Report, Restored, Root, Subject};
 pub use retention::{Keep, surplus};
-pub use schedule::{Attempts, Due, due};
+pub use schedule::{Attempts, Due, due, verifies};
 pub(crate) use scheduler::seconds;
-pub use scheduler::{Homes, Scheduler};
+pub use scheduler::{Homes, Scheduler, Verification};
 pub use worker::main as worker_main;
 
 /// The argument that makes this program a worker.

@@ -31,7 +31,7 @@ pub enum Due<'a> {
 /// A home comes up to a tenth of `every` early, each by its own share, so that homes that were once backed up one after another without
 /// a pause spread over the period. A home that has no backup is due.
 pub fn due<'a>(homes: impl IntoIterator<Item = (&'a str, Attempts)>, every: Duration, now: SystemTime) -> Due<'a> {
-    let first = homes.into_iter().map(|(home, attempts)| (time_of(home, attempts, every, now), home)).min();
+    let first = homes.into_iter().map(|(home, attempts)| (next(home, attempts, every, now), home)).min();
     match first {
         None => Due::Never,
         Some((at, home)) if at <= now => Due::Now(home),
@@ -39,7 +39,8 @@ pub fn due<'a>(homes: impl IntoIterator<Item = (&'a str, Attempts)>, every: Dura
     }
 }
 
-fn time_of(home: &str, attempts: Attempts, every: Duration, now: SystemTime) -> SystemTime {
+/// When something's time comes.
+pub(super) fn next(home: &str, attempts: Attempts, every: Duration, now: SystemTime) -> SystemTime {
     // A last backup from the future, where a clock was wrong, must not put the next one off until then.
     let next = attempts.last.filter(|last| *last <= now).map_or(SystemTime::UNIX_EPOCH, |last| last + every - early(home, every));
     let retry = attempts.failed.filter(|(at, _)| *at <= now).map(|(at, times)| {
@@ -56,6 +57,14 @@ fn early(home: &str, every: Duration) -> Duration {
     #[allow(clippy::cast_possible_truncation, reason = "below 1000")]
     let share = (hasher.finish() % 1000) as u32;
     every / 10 * share / 1000
+}
+
+/// Whether the repository's own turn has come, to be verified: homes that wait go first, but not for longer than its whole period.
+pub fn verifies(attempts: Attempts, every: Duration, homes_wait: bool, now: SystemTime) -> bool {
+    let at = next("", attempts, every, now);
+    // What was never verified is not late yet.
+    let late = attempts.last.is_some() && at + every <= now;
+    at <= now && (late || !homes_wait)
 }
 
 #[cfg(test)]
@@ -92,7 +101,7 @@ mod tests {
     #[test]
     fn a_thousand_homes_spread() {
         let homes: Vec<String> = (0..1000).map(|n| format!("h{n}")).collect();
-        let at = |home: &String| time_of(home, good(0), 24 * HOUR, now());
+        let at = |home: &String| next(home, good(0), 24 * HOUR, now());
         let mut times: Vec<SystemTime> = homes.iter().map(at).collect();
         times.sort();
         // In no tenth of the time over which they spread are more than a fifth of them.
@@ -113,6 +122,16 @@ mod tests {
         };
         assert_eq!((wait(1), wait(2), wait(3)), (FIRST_RETRY, 2 * FIRST_RETRY, 4 * FIRST_RETRY));
         assert_eq!(wait(4_000_000_000), 24 * HOUR);
+    }
+
+    #[test]
+    fn the_repository_is_verified_when_no_home_waits_or_once_it_is_late() {
+        let asked = |attempts, waits| verifies(attempts, 24 * HOUR, waits, now());
+        assert_eq!((asked(good(20), false), asked(good(24), false), asked(good(24), true)), (false, true, false));
+        assert_eq!((asked(good(47), true), asked(good(48), true)), (false, true));
+        assert_eq!((asked(NONE, false), asked(NONE, true)), (true, false));
+        let failed = Attempts { failed: Some((now(), 1)), ..good(48) };
+        assert!(!asked(failed, false), "not again at once");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Makes backups when they are due, one home after another.
+//! Makes backups when they are due, one home after another, and verifies the repository in between.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Attempts, Backups, Due, due};
+use super::{Attempts, Backups, Due, due, verifies};
 use crate::telemetry::Metrics;
 
 /// How often is looked for homes that are new, at least.
@@ -18,7 +18,16 @@ const LOOK_EVERY: Duration = Duration::from_secs(5 * 60);
 /// How long until a target that could not be listed is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 
-/// Where homes are found.
+/// What became of the last verification of the repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verification {
+    /// When that was.
+    pub at: SystemTime,
+    /// How many things were wrong.
+    pub wrong: u64,
+}
+
+/// Where homes are found, and what is remembered.
 #[async_trait]
 pub trait Homes: Send + Sync {
     /// The names of all that are to be backed up and can be right now.
@@ -26,6 +35,12 @@ pub trait Homes: Send + Sync {
 
     /// Makes a backup of one of them, and counts it.
     async fn back_up(&self, home: &str) -> Result<(), String>;
+
+    /// What became of the last verification of this repository.
+    async fn verified(&self) -> Result<Option<Verification>, String>;
+
+    /// Verifies it, and remembers what became of it.
+    async fn verify(&self) -> Result<(), String>;
 }
 
 /// The task that makes backups.
@@ -34,8 +49,10 @@ pub struct Scheduler {
     pub backups: Backups,
     /// What they are made of.
     pub homes: Arc<dyn Homes>,
-    /// How old a last backup gets.
+    /// How old a last backup gets. Zero: none is made.
     pub every: Duration,
+    /// How old the last verification gets. Zero: there is none.
+    pub verify_every: Duration,
     /// What is counted.
     pub metrics: Metrics,
 }
@@ -44,6 +61,8 @@ pub struct Scheduler {
 struct Past {
     /// When which home failed last, and how often since a good one.
     failures: HashMap<String, (SystemTime, u32)>,
+    /// The same of verifications.
+    unverified: Option<(SystemTime, u32)>,
     /// Whether a backup was made since old ones were last taken out, and when that was.
     made: bool,
     tidied: Instant,
@@ -54,13 +73,12 @@ impl Scheduler {
     ///
     /// What was made when, the repository says: nothing is kept here that a restart would lose but the pauses after failures.
     pub async fn run(self, stop: CancellationToken) {
-        let mut past = Past { failures: HashMap::new(), made: false, tidied: Instant::now() };
+        let mut past = Past { failures: HashMap::new(), unverified: None, made: false, tidied: Instant::now() };
         while let Some(()) = stop.run_until_cancelled(self.turn(&mut past)).await {}
     }
 
     /// Makes a backup if one is due, or waits.
     async fn turn(&self, past: &mut Past) {
-        let failures = &mut past.failures;
         let (names, last) = match self.look().await {
             Ok(found) => found,
             Err(why) => {
@@ -70,14 +88,20 @@ impl Scheduler {
                 return;
             }
         };
-        failures.retain(|home, _| names.contains(home));
+        past.failures.retain(|home, _| names.contains(home));
         let now = SystemTime::now();
         self.count(&names, &last, now);
         let homes = names.iter().map(|home| {
-            let attempts = Attempts { last: last.get(home).copied(), failed: failures.get(home).copied() };
+            let attempts = Attempts { last: last.get(home).copied(), failed: past.failures.get(home).copied() };
             (home.as_str(), attempts)
         });
-        match due(homes, self.every, now) {
+        let next = if self.every.is_zero() { Due::Never } else { due(homes, self.every, now) };
+        // Where nobody has a backup there is perhaps no repository yet.
+        if !last.is_empty() && self.verifies(past, matches!(next, Due::Now(_)), now).await {
+            return self.verify(past).await;
+        }
+        let failures = &mut past.failures;
+        match next {
             Due::Now(home) => match self.homes.back_up(home).await {
                 Ok(()) => {
                     failures.remove(home);
@@ -98,7 +122,8 @@ impl Scheduler {
                     self.tidy(past).await;
                 }
                 let wait = if let Due::At(at) = other { at.duration_since(now).unwrap_or_default() } else { LOOK_EVERY };
-                tokio::time::sleep(wait.min(LOOK_EVERY).min(self.every)).await;
+                let periods = [self.every, self.verify_every].into_iter().filter(|period| !period.is_zero());
+                tokio::time::sleep(periods.fold(wait.min(LOOK_EVERY), Duration::min)).await;
             }
         }
     }
@@ -113,10 +138,40 @@ impl Scheduler {
         Ok((names, last))
     }
 
+    async fn verifies(&self, past: &Past, homes_wait: bool, now: SystemTime) -> bool {
+        if self.verify_every.is_zero() {
+            return false;
+        }
+        match self.homes.verified().await {
+            Ok(verified) => {
+                let attempts = Attempts { last: verified.map(|verified| verified.at), failed: past.unverified };
+                verifies(attempts, self.verify_every, homes_wait, now)
+            }
+            Err(why) => {
+                warn!("it is not known when the repository was last verified: {why}");
+                false
+            }
+        }
+    }
+
+    async fn verify(&self, past: &mut Past) {
+        match self.homes.verify().await {
+            Ok(()) => past.unverified = None,
+            Err(why) => {
+                let times = past.unverified.map_or(0, |(_, times)| times).saturating_add(1);
+                past.unverified = Some((SystemTime::now(), times));
+                self.metrics.backup_failures.inc();
+                warn!(times, "the repository could not be verified: {why}");
+            }
+        }
+    }
+
     /// Counts those whose last backup is older than it should be by half as much again. A home without one counts from its first look on.
     fn count(&self, names: &[String], last: &HashMap<String, SystemTime>, now: SystemTime) {
         let old = self.every + self.every / 2;
-        let is_late = |home: &&String| last.get(*home).is_none_or(|last| now.duration_since(*last).is_ok_and(|age| age > old));
+        let is_late = |home: &&String| {
+            !self.every.is_zero() && last.get(*home).is_none_or(|last| now.duration_since(*last).is_ok_and(|age| age > old))
+        };
         let late = names.iter().filter(is_late).count();
         self.metrics.backups_late.set(i64::try_from(late).unwrap_or(i64::MAX));
         if let Some(last) = last.values().max() {

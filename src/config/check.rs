@@ -89,6 +89,7 @@ impl Settings {
             ("idle.stop_grace", idle.stop_grace, true),
             ("backup.every", self.backup.every, true),
             ("backup.keep_for", self.backup.keep_for, true),
+            ("backup.verify_every", self.backup.verify_every, true),
             ("recording.keep", self.recording.keep, true),
             ("limits.queue_timeout", limits.queue_timeout, false),
             ("limits.start_timeout", limits.start_timeout, false),
@@ -211,6 +212,7 @@ impl Settings {
     fn check_backup(&self, all: &mut Vec<Problem>) {
         let backup = &self.backup;
         require(all, backup.threads >= 1, "backup.threads", "must be at least 1");
+        require(all, (1..=100).contains(&backup.verify_percent), "backup.verify_percent", "must be from 1 to 100");
         let keeps = backup.keep_last >= 1 || backup.keep_for > Span::secs(0);
         require(all, keeps, "backup.keep_last", "is 0, and so is `backup.keep_for`: every backup would be taken out again");
         match backup.target() {

@@ -10,6 +10,7 @@ mod passages;
 mod settings;
 mod tokens;
 mod upgrades;
+mod verifications;
 
 use std::fs::{File, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -68,7 +69,7 @@ pub struct StoreError {
 const MEND: &str = "; free space on its disk, or move it away to begin a new one: no home is lost by that";
 
 /// What the file looks like. The number is SQLite's `user_version`; a later form adds a step.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     "create table workspace (
     name text primary key,
     template text not null,
@@ -140,6 +141,11 @@ create table token (
 alter table setting add column idle_s integer;
 alter table setting add column network text;
 alter table setting add column public_ports text",
+    "create table verification (
+    target text primary key,
+    at_s integer not null,
+    wrong integer not null
+) strict, without rowid",
 ];
 
 impl Store {

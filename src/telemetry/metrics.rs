@@ -89,6 +89,10 @@ pub struct Metrics {
     pub backups_late: IntGauge,
     /// When the last backup was made, in seconds since 1970; 0 before the first.
     pub backup_last_success: IntGauge,
+    /// When the repository was last verified, in seconds since 1970; 0 before the first time.
+    pub backup_last_verified: IntGauge,
+    /// Things that were wrong in the repository then.
+    pub backup_damage: IntGauge,
     /// Configuration reloads, by `outcome`: `applied`, `refused`.
     pub reloads: IntCounterVec,
     /// Tasks that panicked; each is a bug.
@@ -180,6 +184,11 @@ impl Metrics {
                 r,
                 IntGauge::new("backup_last_success_timestamp_seconds", "When the last backup was made, in seconds since 1970")?,
             )?,
+            backup_last_verified: add(
+                r,
+                IntGauge::new("backup_last_verified_timestamp_seconds", "When the repository was last verified, in seconds since 1970")?,
+            )?,
+            backup_damage: add(r, IntGauge::new("backup_damage", "Things that were wrong in the repository when it was last verified")?)?,
             reloads: counter(r, "reloads_total", "Configuration reloads", &["outcome"])?,
             panics: add(r, IntCounter::new("panics_total", "Tasks that panicked")?)?,
             url_requests: add(r, IntCounterVec::new(Opts::new("url_requests_total", "Requests to workspaces"), &["outcome"])?)?,

@@ -10,7 +10,7 @@ use super::directory::Directory;
 use super::driver::Request;
 use super::moving::{HOME, VOLUME};
 use super::passing::{Done, Running, Step, StepSender};
-use crate::backup::{self, Backup, BackupError, Backups, Reason, Root, Subject};
+use crate::backup::{self, Backup, BackupError, Backups, Reason, Root, Subject, Verification};
 use crate::home::{AsideId, AsideReason, HomeError, HomeId, Snapshot};
 use crate::name::{WorkspaceName, printable};
 
@@ -177,15 +177,33 @@ impl Directory {
     }
 
     async fn verify(&self, share: f64, step: &StepSender) -> Result<Done, AskError> {
+        let backups = self.repository()?;
         step.send_replace(Step { what: "waiting for its turn", ..Step::default() });
         let told = |at: backup::Progress| {
             step.send_replace(Step { what: "reading the repository", entries: 0, bytes: at.bytes });
         };
-        let report = self.repository()?.verify(share, &told).await?;
+        let report = backups.verify(share, &told).await?;
         if !report.is_clean() {
             warn!(wrong = report.wrong, backups = report.damage.len(), "the repository is damaged: {}", report.examples.join("; "));
         }
+        // What a part does not show is not mended by that.
+        let before = if share < 1.0 { self.last_verification().await?.map_or(0, |last| last.wrong) } else { 0 };
+        if share >= backups.share() || report.wrong > before {
+            let verification = Verification { at: SystemTime::now(), wrong: report.wrong.max(before) };
+            self.house.parts.store.verified(backups.target(), verification).await.map_err(super::settings::unread)?;
+            self.count_verification(verification);
+        }
         Ok(Done { bytes: Some(report.bytes), report: Some(report), ..Done::default() })
+    }
+
+    async fn last_verification(&self) -> Result<Option<Verification>, AskError> {
+        self.house.parts.store.last_verification(self.repository()?.target()).await.map_err(super::settings::unread)
+    }
+
+    fn count_verification(&self, Verification { at, wrong }: Verification) {
+        let metrics = &self.house.parts.metrics;
+        metrics.backup_last_verified.set(backup::seconds(at));
+        metrics.backup_damage.set(i64::try_from(wrong).unwrap_or(i64::MAX));
     }
 
     /// Takes a workspace's backups out of the repository. Returns how many those were.
@@ -265,6 +283,22 @@ impl backup::Homes for Directory {
     async fn back_up(&self, home: &str) -> Result<(), String> {
         let name: WorkspaceName = home.parse().map_err(|_| format!("{} is no workspace", printable(home)))?;
         self.back_up_counted(&name, &StepSender::default()).await.map(drop).map_err(|why| why.to_string())
+    }
+
+    async fn verified(&self) -> Result<Option<Verification>, String> {
+        let last = self.last_verification().await.map_err(|why| why.to_string())?;
+        // After a start, too, it is told what was wrong before.
+        last.into_iter().for_each(|last| self.count_verification(last));
+        Ok(last)
+    }
+
+    async fn verify(&self) -> Result<(), String> {
+        let verified = async {
+            let wrong = self.last_verification().await?.is_some_and(|last| last.wrong > 0);
+            let share = if wrong { 1.0 } else { self.repository()?.share() };
+            Directory::verify(self, share, &StepSender::default()).await
+        };
+        verified.await.map(drop).map_err(|why| why.to_string())
     }
 }
 
