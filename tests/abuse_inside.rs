@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use fault::{Holdings, holdings, pause};
+use fault::{Holdings, holdings, pause, steady};
 use gateway::{DEADLINE, Gateway, finish, template, wait_for};
 
 /// How long a command may take while somebody is up to something. It takes a fraction of a second; test machines are busy.
@@ -204,8 +204,9 @@ fn terminals_that_nobody_watches_or_reads_are_no_memory() {
         client.stdin.as_mut().unwrap().write_all(LOUD).unwrap();
         client
     });
-    pause(1_500);
-    let (init_then, gateway_then) = (init(&gateway), holdings(gateway.pid()));
+    wait_for("all to be loud", || gateway.exec("alice", "pgrep -xc yes; true").text().trim() == "4");
+    let gateway_then = steady(gateway.pid());
+    let init_then = init(&gateway);
     pause(5_000);
     let (init_now, gateway_now) = (init(&gateway), holdings(gateway.pid()));
     assert!(init_now.memory <= init_then.memory + 2 * 1024, "{init_then:?} {init_now:?}");

@@ -56,9 +56,9 @@ fn three_hundred_sessions_leave_nothing() {
     let mut after = settled(&gateway);
     wait_for("descriptors to be given back", || {
         after = settled(&gateway);
-        after.descriptors <= before.descriptors + 3
+        // Threads that wait for the disk go when they had nothing to do for ten seconds.
+        after.descriptors <= before.descriptors + 3 && after.threads <= before.threads + 8
     });
-    assert!(after.threads <= before.threads + 8, "{before:?} {after:?}");
     assert!(after.memory <= before.memory + 16 * 1024, "{before:?} {after:?}");
     wait_for("nothing to be left in the container", || processes(&gateway, "alice").is_empty());
 }
@@ -78,14 +78,16 @@ fn one(gateway: &Gateway, path: &str, nth: i32) {
 
 #[test]
 fn a_hundred_at_once_leave_nothing() {
-    let gateway = Gateway::start("\n[ssh]\nmax_startups = \"200:30:300\"\nmax_startups_per_source = 200\n");
+    // However long it takes: two processors may have to do all of it for both sides.
+    let gateway = Gateway::start("\n[ssh]\nmax_startups = \"200:30:300\"\nmax_startups_per_source = 200\nlogin_grace = \"150s\"\n");
     gateway.exec("alice", "true").good();
     let before = settled(&gateway);
     let children: Vec<_> = (0..100)
         .map(|nth| {
             let account = ["alice", "bob"][nth % 2];
-            let mut ssh = gateway.ssh(account);
-            ssh.args(["-o", "ConnectTimeout=60"]);
+            let mut ssh = Command::new("ssh");
+            // OpenSSH takes the first word of two.
+            ssh.args(["-o", "ConnectTimeout=150"]).args(gateway.ssh(account).get_args());
             // Every fifth is cut instead of ending.
             ssh.arg(if nth % 5 == 4 { "exec sleep 1000" } else { "sleep 1; echo done" });
             (nth, ssh.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
@@ -93,7 +95,7 @@ fn a_hundred_at_once_leave_nothing() {
         .collect();
     let (cut, ending): (Vec<_>, Vec<_>) = children.into_iter().partition(|(nth, _)| nth % 5 == 4);
     for (_, child) in ending {
-        let done = gateway::finish(child, gateway::DEADLINE);
+        let done = gateway::finish(child, 3 * gateway::DEADLINE);
         assert_eq!(done.text(), "done\n", "{done:?}");
     }
     for (_, mut child) in cut {

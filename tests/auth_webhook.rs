@@ -141,10 +141,10 @@ async fn a_service_that_is_slow_is_given_up_in_time() {
 
 #[tokio::test]
 async fn a_service_that_is_down() {
-    let url = {
-        let service = Service::start(|_| Reply::Close).await;
-        service.url.clone()
-    };
+    // Held, and nobody listens: what is given up may be another test's the next moment.
+    let held = tokio::net::TcpSocket::new_v4().unwrap();
+    held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("http://{}/", held.local_addr().unwrap());
     let webhook = impatient(&url, Span::secs(20));
     let error = password(&webhook).await.unwrap_err();
     assert!(matches!(&error, AuthError::Unreachable(why) if why.contains("refused")), "{error:?}");

@@ -115,7 +115,10 @@ fn what_is_deleted_goes_for_good_in_time_or_at_once_and_the_name_begins_anew() {
         assert!(homes.join(account).is_dir());
     }
     assert!(gateway.log().contains("deleted for good"));
-    // One that was deleted before, too.
+    // One that was deleted before, too, and is kept for long enough.
+    gateway.configure(&template(""));
+    gateway.reload();
+    gateway.wait_metric("innkeeper_reloads_total{outcome=\"applied\"}", |count| count == 1.0);
     gateway.exec("carol", "true").good();
     workspace(&gateway, &["delete", "carol"]).good();
     workspace(&gateway, &["delete", "carol", "--now"]).good();

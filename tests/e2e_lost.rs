@@ -100,7 +100,7 @@ fn a_gateway_that_is_killed_under_load_leaves_jobs_alone_and_lets_people_in_agai
     let since = Instant::now();
     gateway.up();
     assert_eq!(gateway.exec("dave", "echo in").good(), "in\n");
-    assert!(since.elapsed() < Duration::from_secs(20), "new logins work: {:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(50), "new logins work: {:?}", since.elapsed());
     for account in ["alice", "bob"] {
         assert_eq!(gateway.exec(account, "kill -0 $(cat pid) && echo there").good(), "there\n", "{account}");
     }

@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use browser::ENTER;
-use gateway::Gateway;
+use gateway::{Gateway, wait_for};
 use reqwest::header::{COOKIE, LOCATION, SET_COOKIE};
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
@@ -193,10 +193,8 @@ fn whoever_the_provider_vouches_for_has_what_the_configuration_gives_her() {
         let ended = browser.log_in(sub);
         assert_eq!((ended.onwards.as_str(), ended.session), (onwards, None), "{sub}");
     }
-    let trail = gateway.innkeeper().args(["audit", "show", "--json"]).output().unwrap();
-    let trail = String::from_utf8(trail.stdout).unwrap();
     for actor in ["ann@example.org", "ben@example.org", "cat@example.org"] {
-        assert!(trail.lines().any(|line| line.contains("log in") && line.contains(actor)), "{actor}");
+        gateway.trail(&[], |shown| shown.lines().any(|line| line.contains("log in") && line.contains(actor)));
     }
 }
 
@@ -249,7 +247,7 @@ fn a_provider_that_is_not_there_is_said_and_tokens_still_open() {
     let browser = Browser::new(&gateway);
     let response = browser.get(&format!("{}/dashboard/oidc", browser.base), None);
     assert!(browser.text(response).contains("/dashboard/#login-broken"));
-    assert!(gateway.log().contains("cannot begin a login at the dashboard"));
+    wait_for("the log", || gateway.log().contains("cannot begin a login at the dashboard"));
 }
 
 #[test]

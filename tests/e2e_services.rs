@@ -16,7 +16,7 @@ use serde_json::Value;
 const WEB: &str = r#"
 [[template.default.service]]
 name = "web"
-command = ["sh", "-c", "echo hello from $INNKEEPER_WORKSPACE $COLOUR; echo $$ >pid; exec python3 -u -m http.server 8080"]
+command = ["sh", "-c", "echo hello from $INNKEEPER_WORKSPACE $COLOUR; echo $$ >pid.new; mv pid.new pid; exec python3 -u -m http.server 8080"]
 env = { COLOUR = "blue" }
 [template.default.service.ready]
 port = 8080
@@ -40,8 +40,12 @@ fn wait_state(gateway: &Gateway, state: &str) {
 fn pid(gateway: &Gateway, before: &str) -> String {
     let file = gateway.home("alice").join("pid");
     let read = || fs::read_to_string(&file).unwrap_or_default().trim().to_owned();
-    wait_for("the service to start", || !read().is_empty() && read() != before);
-    read()
+    let mut now = String::new();
+    wait_for("the service to start", || {
+        now = read();
+        !now.is_empty() && now != before
+    });
+    now
 }
 
 fn follow(gateway: &Gateway) -> Session {
@@ -122,7 +126,7 @@ fn one_that_is_not_ready_is_seen_and_started_again_where_that_is_wished() {
     let unready = r#"
 [[template.default.service]]
 name = "web"
-command = ["sh", "-c", "echo $$ >pid; exec sleep 600"]
+command = ["sh", "-c", "echo $$ >pid.new; mv pid.new pid; exec sleep 600"]
 [template.default.service.ready]
 command = ["test", "-e", "/home/user/good"]
 every = "1s"
@@ -149,7 +153,7 @@ fn an_image_brings_its_own_program() {
     let mut gateway = Gateway::start("");
     let tag = format!("innkeeper-test/application:{}", gateway.instance);
     let recipe = format!(
-        "FROM {}\nWORKDIR /tmp\nENTRYPOINT [\"sh\", \"-c\", \"echo $$ >/home/user/pid; pwd; exec sleep 600\"]\n\
+        "FROM {}\nWORKDIR /tmp\nENTRYPOINT [\"sh\", \"-c\", \"echo $$ >/home/user/pid.new; mv /home/user/pid.new /home/user/pid; pwd; exec sleep 600\"]\n\
          HEALTHCHECK --interval=1s --retries=1 CMD test -e /home/user/good\n",
         image()
     );

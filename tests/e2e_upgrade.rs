@@ -224,7 +224,8 @@ fn an_image_of_a_home_goes_from_one_container_to_the_other_and_back() {
     let service = "[[template.default.service]]\nname = \"web\"\ncommand = [\"sleep\", \"1000\"]\n\
                    ready = { command = [\"test\", \"-e\", \"/etc/good\"], every = \"1s\" }\n";
     let volume = "disk = \"64MiB\"\n[[template.default.volume]]\nname = \"data\"\npath = \"/data\"\ndisk = \"64MiB\"\n";
-    let gateway = Gateway::start(&format!("\n[home]\ndriver = \"loop\"\n{}", template(&tag, &format!("{volume}{service}"))));
+    let sections = format!("\n[home]\ndriver = \"loop\"\n{}", template(&tag, &format!("{volume}{service}")));
+    let gateway = Gateway::start(&sections);
     gateway.exec("alice", "echo hers > file && echo more > /data/file").good();
     let found = |mark: &str| {
         assert_eq!(gateway.exec("alice", "cat /etc/mark file /data/file").good(), format!("{mark}\nhers\nmore\n"));
@@ -233,6 +234,11 @@ fn an_image_of_a_home_goes_from_one_container_to_the_other_and_back() {
     tag.build("RUN echo bad > /etc/mark");
     assert_eq!(upgrade(&gateway, &["alice", "--now"]).status, Some(1));
     found("one");
+    // The one that comes up may take longer than the other was waited for.
+    assert!(sections.contains("upgrade_timeout = \"5s\""));
+    gateway.configure(&sections.replace("upgrade_timeout = \"5s\"", "upgrade_timeout = \"2m\""));
+    gateway.reload();
+    gateway.wait_metric("innkeeper_reloads_total{outcome=\"applied\"}", |count| count == 1.0);
     tag.build("RUN echo two > /etc/mark && touch /etc/good");
     upgrade(&gateway, &["alice", "--now"]).good();
     found("two");

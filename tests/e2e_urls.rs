@@ -358,7 +358,14 @@ fn a_probe_wakes_nothing_and_keeps_nothing_awake() {
     world.gateway.exec_with("alice", "cat > application.py", include_bytes!("common/application.py")).good();
     let probe = |path: &str| world.curl(&[&world.url("8080--alice", path)]).0;
     // It goes on without her, and answers as long as the workspace runs.
-    world.gateway.exec("alice", "setsid python3 application.py 8080 >/dev/null 2>&1 </dev/null &").good();
+    world
+        .gateway
+        .exec(
+            "alice",
+            "setsid python3 application.py 8080 >/dev/null 2>&1 </dev/null & \
+         until python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", 8080))' 2>/dev/null; do sleep 0.1; done",
+        )
+        .good();
     wait_for("it to answer", || probe("/healthz") == 200);
     let asked = Instant::now();
     wait_for("it to be stopped though it is asked again and again", || {

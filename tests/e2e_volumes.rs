@@ -105,12 +105,16 @@ fn a_full_volume_leaves_the_others_and_the_home_alone() {
     let status = gateway.exec("alice", "innkeeper-status").good();
     let line = |start: &str| status.lines().any(|line| line.starts_with(start) && line.contains("MiB of") && line.contains("files"));
     assert!(line("home ") && line("volume    data at /data: ") && line("volume    cache at /srv/cache: "), "{status}");
-    let mut terminal = gateway.terminal("alice", "");
-    terminal.send("echo pro''mpt\n");
-    let told = terminal.expect("prompt");
-    terminal.send("exit\n");
-    let full = told.contains("your volume data is 100% full") || told.contains("your volume data is 99% full");
-    assert!(full && told.contains("du -h /data") && !told.contains("your home") && !told.contains("volume cache"), "{told}");
+    let mut told = String::new();
+    // A login does not wait for long for what its disks say.
+    wait_for("her to be told", || {
+        let mut terminal = gateway.terminal("alice", "");
+        terminal.send("echo pro''mpt\n");
+        told = terminal.expect("prompt");
+        terminal.send("exit\n");
+        told.contains("your volume data is 100% full") || told.contains("your volume data is 99% full")
+    });
+    assert!(told.contains("du -h /data") && !told.contains("your home") && !told.contains("volume cache"), "{told}");
     gateway.exec("alice", "rm /data/big && echo room > /data/file").good();
 
     // A larger one, while she is in it.

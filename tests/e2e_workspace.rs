@@ -62,8 +62,8 @@ fn accounts_that_share_a_workspace_meet_in_one_container() {
     let mut erin = gateway.hold("erin", "echo up; cat >board; echo written");
     erin.send("minutes");
     erin.close();
-    assert_eq!(gateway.exec("frank", "sleep 0.1; pgrep -c -x sleep >/dev/null; cat board; ls -A").good(), "minutesboard\n");
     erin.expect("written\n");
+    assert_eq!(gateway.exec("frank", "sleep 0.1; pgrep -c -x sleep >/dev/null; cat board; ls -A").good(), "minutesboard\n");
     assert_eq!(gateway.containers(), [(gateway.container("acme"), "running".to_owned())]);
     assert_eq!(gateway.exec("alice", "ls -A").good(), "", "nobody else sees it");
 }

@@ -6,6 +6,8 @@
 mod backup;
 #[path = "common/gateway.rs"]
 mod gateway;
+#[path = "common/moments.rs"]
+mod moments;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,11 +18,12 @@ use std::time::{Duration, Instant};
 use backup::{look, noise};
 use gateway::{Done, Gateway, finish, run, template, wait_for};
 use innkeeper::store::Store;
+use moments::Moments;
 use serde_json::Value;
 
 /// How often it is killed; more with `INNKEEPER_KILL_ROUNDS`.
 const ROUNDS: u32 = 24;
-/// How long that may take, unless it was said how often.
+/// How long more than half of that may take, unless it was said how often.
 const AT_MOST: Duration = Duration::from_secs(120);
 
 /// Fills a home that is not in use with a few hundred things, those of one seed all different from those of another.
@@ -88,14 +91,13 @@ fn killed_again_and_again_each_home_is_whole_and_so_is_each_backup() {
     let new = (look(&home), look(&volume));
     assert!(old.0.len() > 200 && old != new);
 
-    // So that kills fall before, into and after each, however fast the machine is.
     let which = format!("alice@{first}");
     let kinds: [&[&str]; 4] =
         [&["verify"], &["run", "alice", "--json"], &["restore", &which, "--to", "carol"], &["restore", &which, "--in-place"]];
-    let mut usual = kinds.map(|arguments| {
+    let mut moments = kinds.map(|arguments| {
         let began = Instant::now();
         command(&gateway, arguments).good();
-        began.elapsed()
+        Moments::new(began.elapsed())
     });
     command(&gateway, &["revert", "alice"]).good();
     run(gateway.innkeeper().args(["workspace", "delete", "carol", "--now"])).good();
@@ -104,22 +106,17 @@ fn killed_again_and_again_each_home_is_whole_and_so_is_each_backup() {
     let began = Instant::now();
     let (mut done, mut cut, mut rounds, mut swapped) = (0, 0, 0_u32, 0);
     let mut known = BTreeSet::from([first.clone()]);
-    while rounds < said.unwrap_or(ROUNDS) && (said.is_some() || began.elapsed() < AT_MOST) {
+    while rounds < said.unwrap_or(ROUNDS) && (said.is_some() || rounds < ROUNDS / 2 || began.elapsed() < AT_MOST) {
         rounds += 1;
         let kind = [0, 1, 2, 3, 1, 3][rounds as usize % 6];
         let arguments = kinds[kind];
         let mut client = gateway.innkeeper();
         client.arg("backup").args(arguments);
         client.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let client = std::thread::spawn(move || {
-            let began = Instant::now();
-            (finish(client.spawn().unwrap(), PATIENCE), began.elapsed())
-        });
-        std::thread::sleep(usual[kind].mul_f64(rand::random_range(0.0..1.2)));
+        let client = std::thread::spawn(move || finish(client.spawn().unwrap(), PATIENCE));
+        moments[kind].wait(|| client.is_finished());
         gateway.kill();
-        let (ended, took) = client.join().unwrap();
-        // The machine may be busier or idler by now.
-        usual[kind] = if ended.status == Some(0) { took.min(usual[kind]) } else { usual[kind].mul_f64(1.05) };
+        let ended = client.join().unwrap();
         if ended.status == Some(0) {
             done += 1;
             if arguments[0] == "run" {

@@ -70,6 +70,10 @@ fn killed_again_and_again_under_load_it_loses_nothing() {
                 })
             })
             .collect();
+        if round % 2 == 1 {
+            let before = written.lock().unwrap().len();
+            wait_for("a load", || written.lock().unwrap().len() >= before + 4);
+        }
         pause(rand::random_range(200..2500));
         gateway.kill();
         over.store(true, Ordering::SeqCst);

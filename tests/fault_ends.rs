@@ -5,6 +5,8 @@
 
 #[path = "common/gateway.rs"]
 mod gateway;
+#[path = "common/moments.rs"]
+mod moments;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,11 +17,12 @@ use std::time::{Duration, Instant};
 
 use gateway::{Gateway, noise, run, template, wait_for};
 use innkeeper::store::{Stage, Store};
+use moments::Moments;
 use serde_json::Value;
 
 /// How often it is killed; more with `INNKEEPER_KILL_ROUNDS`.
 const ROUNDS: u32 = 24;
-/// How long that may take, unless it was said how often.
+/// How long more than half of that may take, unless it was said how often.
 const AT_MOST: Duration = Duration::from_secs(60);
 
 /// Everything of a tree that a person can tell apart: kind and mode, owner, and what is in it.
@@ -98,9 +101,11 @@ fn killed_again_and_again_each_workspace_is_whole_or_gone() {
     assert!(alice.len() > 300);
     let began = Instant::now();
     let (mut done, mut cut, mut rounds) = (0, 0, 0);
-    while rounds < said.unwrap_or(ROUNDS) && (said.is_some() || began.elapsed() < AT_MOST) {
+    let mut moments = [(); 4].map(|()| Moments::new(Duration::from_millis(500)));
+    while rounds < said.unwrap_or(ROUNDS) && (said.is_some() || rounds < ROUNDS / 2 || began.elapsed() < AT_MOST) {
         rounds += 1;
-        let commands: &[&[&str]] = match rounds % 4 {
+        let kind = rounds % 4;
+        let commands: &[&[&str]] = match kind {
             0 => &[&["copy", "alice", "carol"], &["delete", "carol"]],
             1 => &[&["copy", "alice", "carol"]],
             2 => &[&["delete", "alice"], &["undelete", "alice"]],
@@ -114,7 +119,7 @@ fn killed_again_and_again_each_workspace_is_whole_or_gone() {
             let all = runs.iter_mut().zip(&commands);
             all.map(|(command, words)| run(command.arg("workspace").args(words)).status == Some(0)).collect::<Vec<_>>()
         });
-        std::thread::sleep(Duration::from_millis(rand::random_range(0..700)));
+        moments[kind as usize].wait(|| client.is_finished());
         gateway.kill();
         let ended = client.join().unwrap();
         done += ended.iter().filter(|ended| **ended).count();
@@ -164,7 +169,8 @@ fn killed_again_and_again_an_export_is_whole_or_none_and_an_import_too() {
     run(gateway.innkeeper().args(["workspace", "export", "alice", "--to"]).arg(&kept)).good();
     let began = Instant::now();
     let (mut done, mut cut, mut rounds) = (0, 0, 0);
-    while rounds < said.unwrap_or(ROUNDS) && (said.is_some() || began.elapsed() < AT_MOST) {
+    let mut moments = [(); 3].map(|()| Moments::new(Duration::from_millis(300)));
+    while rounds < said.unwrap_or(ROUNDS) && (said.is_some() || rounds < ROUNDS / 2 || began.elapsed() < AT_MOST) {
         rounds += 1;
         let import = rounds % 3 != 0;
         // The one that sends it is killed instead: what it has sent so far is no workspace.
@@ -176,7 +182,7 @@ fn killed_again_and_again_an_export_is_whole_or_none_and_an_import_too() {
         };
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut client = command.spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(rand::random_range(0..if import { 500 } else { 200 })));
+        moments[rounds as usize % 3].wait(|| client.try_wait().unwrap().is_some());
         if client_dies {
             client.kill().unwrap();
         } else {
@@ -191,8 +197,17 @@ fn killed_again_and_again_an_export_is_whole_or_none_and_an_import_too() {
         if !client_dies {
             gateway.up();
         }
-        wait_for("what was begun to be finished or undone", || stages(&gateway).is_empty());
-        wait_for("nothing to be left over", || entries(&homes).iter().all(|name| !name.starts_with(['+', '='])));
+        let settled = || stages(&gateway).is_empty() && entries(&homes).iter().all(|name| !name.starts_with(['+', '=']));
+        // What a client has asked for that was killed then may not even have begun.
+        let quiet = if client_dies { Duration::from_secs(1) } else { Duration::ZERO };
+        let mut since = Instant::now();
+        wait_for("what was begun to be finished or undone, and nothing to be left over", || {
+            let settled = settled();
+            if !settled {
+                since = Instant::now();
+            }
+            settled && since.elapsed() >= quiet
+        });
         assert!(tree(&homes.join("alice")) == alice, "round {rounds}: alice's home is not what it was");
         assert!(tree(&homes.join("alice.data")) == data, "round {rounds}: alice's volume is not what it was");
         let mut expected = vec!["alice", "alice.data"];

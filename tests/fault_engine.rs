@@ -65,7 +65,7 @@ fn an_engine_that_goes_away_is_missed_by_who_needs_a_container_only_and_is_found
     let since = Instant::now();
     wait_for("carol to get in", || gateway.exec("carol", "true").status == Some(0));
     assert_eq!(gateway.exec("alice", "echo back").good(), "back\n");
-    assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(30), "{:?}", since.elapsed());
     assert!(before.iter().filter(|(name, _)| !name.contains(".pool.")).all(|container| started(&gateway).contains(container)));
     wait_for("events to be heard again", || gateway.log().contains("stream of engine events is back"));
     for (account, child) in [("alice", program), ("bob", person)] {

@@ -10,10 +10,11 @@ mod gateway;
 mod venv;
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use api::{Api, token};
-use gateway::{Gateway, run, template};
+use gateway::{Gateway, finish, template};
 
 /// Few places, so that no example fills the host; deleted workspaces go at once.
 const SETTINGS: &str = "\n[limits]\ncontainers = 6\n[home]\ndeleted_keep = \"0s\"\n";
@@ -37,7 +38,8 @@ fn fuzz(gateway: &Gateway, token: Option<&str>, examples: u32) {
     // The feed never ends, and the token that it has is the first it would revoke.
     command.args(["--exclude-path", "/api/v1/events", "--exclude-path", "/api/v1/tokens/{name}"]);
     command.args(["--request-timeout", "60", "--max-examples", &examples.to_string()]);
-    let done = run(&mut command);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let done = finish(command.spawn().unwrap(), Duration::from_secs(900));
     assert_eq!(done.status, Some(0), "{}\n{}", done.text(), done.stderr);
     assert!(!gateway.log().contains("panicked"), "{}", gateway.log());
 }

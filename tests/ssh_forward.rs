@@ -73,9 +73,16 @@ async fn forwarding_aloud(gateway: &Gateway, arguments: &[String], near: &str) -
     forwarding_with(ssh, gateway, arguments, near).await
 }
 
+/// Whether somebody has begun to listen at a socket, which is there before.
+fn is_listening(path: &Path) -> bool {
+    let path = path.to_str().unwrap();
+    let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();
+    sockets.lines().any(|line| line.contains(" 00010000 ") && line.ends_with(path))
+}
+
 async fn forwarding_with(mut ssh: tokio::process::Command, gateway: &Gateway, arguments: &[String], near: &str) -> Child {
     let child = ssh.arg("-N").args(arguments).arg(gateway.host()).spawn().unwrap();
-    until("it listens", || gateway.path(near).exists()).await;
+    until("it listens", || is_listening(&gateway.path(near))).await;
     child
 }
 

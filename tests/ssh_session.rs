@@ -272,10 +272,10 @@ async fn keys_are_exchanged_anew_during_a_transfer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keepalives_are_answered() {
-    within(30, async {
-        let gateway = Gateway::start_with(|config| config.keepalive_interval = innkeeper::units::Span::secs(1)).await;
+    within(60, async {
+        let gateway = Gateway::start_with(|config| config.keepalive_interval = innkeeper::units::Span::secs(2)).await;
         let mut ssh = gateway.ssh();
-        ssh.args(["-oServerAliveInterval=1", "-oServerAliveCountMax=1"]).arg(gateway.host()).arg("sleep 6; echo here");
+        ssh.args(["-oServerAliveInterval=2", "-oServerAliveCountMax=2"]).arg(gateway.host()).arg("sleep 10; echo here");
         assert_eq!(ssh.output().await.unwrap().stdout, b"here\n", "neither side took the other for gone");
     })
     .await;

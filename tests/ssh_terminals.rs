@@ -248,7 +248,7 @@ async fn who_closes_a_session_without_a_name_ends_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_lost_finds_her_terminal_again_and_is_told_of_it() {
     within(90, async {
-        let gateway = Gateway::start_with(|config| (config.keepalive_interval, config.keepalive_max) = (Span::secs(1), 1)).await;
+        let gateway = Gateway::start_with(|config| (config.keepalive_interval, config.keepalive_max) = (Span::secs(2), 2)).await;
         let network = Network::to(&gateway).await;
         *gateway.keeper.motd.lock() = Some("Welcome.".into());
         let mut torn = gateway.ssh_at_terminal_as("alice", &[&network.option()], 80, 24, &[]);
@@ -288,7 +288,7 @@ async fn who_is_lost_finds_her_terminal_again_and_is_told_of_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_stands_still_is_lost() {
     within(60, async {
-        let gateway = Gateway::start_with(|config| (config.keepalive_interval, config.keepalive_max) = (Span::secs(1), 1)).await;
+        let gateway = Gateway::start_with(|config| (config.keepalive_interval, config.keepalive_max) = (Span::secs(2), 2)).await;
         let mut terminal = gateway.ssh_at_terminal(80, 24, &[]);
         terminal.see("$ ").await;
         let client = Pid::from_raw(terminal.child.id().unwrap() as i32).unwrap();

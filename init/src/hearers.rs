@@ -63,6 +63,16 @@ mod tests {
         let pids: Vec<i32> = said.lines().filter_map(|line| line.parse().ok()).collect();
         let of = |pid| group_of(&std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default());
         assert_eq!(of(pids[0]), Some(shell.id().cast_signed()));
+        // The shell goes on before its children have sent their output elsewhere.
+        for (pid, numbers) in [(pids[0], &[1, 2][..]), (pids[1], &[2])] {
+            let is_away = |number| {
+                let file = std::fs::read_link(format!("/proc/{pid}/fd/{number}"));
+                file.is_ok_and(|file| file == std::path::Path::new("/dev/null"))
+            };
+            while !numbers.iter().all(is_away) {
+                std::thread::sleep(std::time::Duration::from_millis(2));
+            }
+        }
         tell(Pid::from_child(&shell), &[inode]);
         assert_eq!(shell.wait().unwrap().signal(), Some(1));
         // It reads as ended once the last one that has it is gone.

@@ -253,6 +253,10 @@ fn a_launcher_waits_for_the_next_process_and_may_be_ended() {
     let pid = rustix::process::Pid::from_raw(second[0].parse().unwrap()).unwrap();
     rustix::process::kill_process(pid, Signal::KILL).unwrap();
     until(0);
+    // Its name goes before its descriptors do.
+    while fs::exists(format!("/proc/{}", second[0])).unwrap() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     assert_ne!(pid_of_next(), second);
     let third = until(1);
     assert_eq!(pid_of_next(), third);
@@ -275,8 +279,8 @@ fn a_lost_terminal_has_a_name_and_is_hung_up_in_time() {
     gateway.view("lost-1", LARGE).see("here");
 
     let (short, screen) = gateway.terminal("sleep 60", keep(1));
-    drop(screen);
     let since = Instant::now();
+    drop(screen);
     assert_eq!(gateway.exit(short), Exit::Signal(1));
     assert!(since.elapsed() > Duration::from_millis(700), "{:?}", since.elapsed());
     let (at_once, screen) = gateway.terminal("sleep 60", keep(0));
@@ -301,7 +305,7 @@ fn what_runs_outlives_the_gateway() {
     let names: Vec<_> = gateway.terminals.iter().map(|terminal| (terminal.process, terminal.name.as_str())).collect();
     assert_eq!(names, [(terminal, "work")]);
     let until = Instant::now() + Duration::from_secs(10);
-    while !file.exists() {
+    while fs::read_to_string(&file).unwrap_or_default().is_empty() {
         assert!(Instant::now() < until);
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -413,8 +417,9 @@ fn on_term_it_ends_with_the_last_of_its_processes() {
     let (process, mut screen) = gateway.terminal(&note("terminal"), |_| {});
     screen.see("ready");
     let (shell_at_terminal, mut prompt) = gateway.terminal("", |process| process.program = Program::LoginShell);
-    prompt.kind("echo $$-here\n");
-    prompt.see("-here\r\n");
+    // Other words than those typed, which the terminal echoes before the shell is up.
+    prompt.kind("echo $((6*7))-here\n");
+    prompt.see("42-here\r\n");
     // One that is nobody's child any more, and one that is stopped.
     let (_, pipes) = gateway.open(shell(&format!("setsid sh -c \"{}\" & kill -STOP $$", note("orphan").replace('"', "\\\""))));
     support::wait(&pipes[1]);

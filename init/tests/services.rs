@@ -96,7 +96,11 @@ fn the_same_set_restarts_nothing_and_another_only_what_differs() {
     let mut gateway = Gateway::new();
     // The second leaves somebody behind who does not go at once, and the third does not listen at all.
     let a = service("a", "echo $$ >> a; exec sleep 60");
-    let b = service("b", "(trap 'sleep .5; echo gone >> b.gone; exit' TERM; while :; do sleep .02; done) & echo $$ >> b; wait");
+    let b = service(
+        "b",
+        "(trap 'sleep .5; echo gone >> b.gone; exit' TERM; echo up >> b.up; while :; do sleep .02; done) & \
+                          while ! test -e b.up; do sleep .01; done; echo $$ >> b; wait",
+    );
     let c = service("c", "trap '' TERM; echo $$ >> c; while :; do sleep .02; done");
     gateway.order(&Order::Serve { services: vec![a.clone(), b.clone(), c.clone()] });
     let first = [pids(&gateway, "a", 1), pids(&gateway, "b", 1), pids(&gateway, "c", 1)].concat();

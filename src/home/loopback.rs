@@ -327,19 +327,23 @@ impl Driver for Loopback {
         }
         let point = self.mount_point(entry);
         let deadline = Instant::now() + LET_GO;
-        while mount_points()?.contains(&point) {
-            match unmount(&point, UnmountFlags::NOFOLLOW) {
-                Err(rustix::io::Errno::BUSY) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
-                other => other.map_err(HomeError::of("unmount", &point))?,
+        loop {
+            // Each time: a `mount` that a killed gateway has started may be about to.
+            while mount_points()?.contains(&point) {
+                match unmount(&point, UnmountFlags::NOFOLLOW) {
+                    Err(rustix::io::Errno::BUSY) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+                    other => other.map_err(HomeError::of("unmount", &point))?,
+                }
             }
-        }
-        rustix::fs::rmdir(&point).ok();
-        while device_of(entry)?.is_some() {
+            if device_of(entry)?.is_none() {
+                break;
+            }
             if Instant::now() >= deadline {
                 return Err(HomeError::of("take away", entry)(io::Error::from(io::ErrorKind::ResourceBusy)));
             }
             std::thread::sleep(Duration::from_millis(2));
         }
+        rustix::fs::rmdir(&point).ok();
         Ok(())
     }
 

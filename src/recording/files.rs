@@ -98,10 +98,15 @@ impl Files {
 
     /// A recording's file, for reading.
     pub(super) fn open(&self, id: RecordingId, sealed: bool) -> io::Result<File> {
-        match File::open(self.path(id, sealed, true)) {
-            Err(why) if why.kind() == io::ErrorKind::NotFound => File::open(self.path(id, sealed, false)),
-            opened => opened,
+        let mut opened = Err(io::ErrorKind::NotFound.into());
+        // Once more at the end: it may get its whole name in between.
+        for whole in [true, false, true] {
+            opened = File::open(self.path(id, sealed, whole));
+            if !opened.as_ref().is_err_and(|why| why.kind() == io::ErrorKind::NotFound) {
+                break;
+            }
         }
+        opened
     }
 
     /// Removes a recording; one that is not there is removed.

@@ -182,11 +182,13 @@ async fn what_a_kill_leaves_is_read_up_to_there_and_known_to_be_cut() {
         assert!(output == first && matches!(why, Some(Broken::Cut)), "one that goes on is read so far: {why:?}");
         assert_eq!(world.state(id).await, Some(State::Recording));
         // What is on the disk by itself within seconds is what a kill leaves.
-        tap.output(b"second");
         let copy = tempfile::tempdir().unwrap();
-        tokio::time::sleep(Duration::from_secs(3)).await;
         let name = world.files().remove(0);
-        let bytes = fs::read(world.dir.path().join("recordings").join(&name)).unwrap();
+        let path = world.dir.path().join("recordings").join(&name);
+        let before = fs::metadata(&path).unwrap().len();
+        tap.output(b"second");
+        until("it to be on the disk", async || fs::metadata(&path).unwrap().len() > before).await;
+        let bytes = fs::read(&path).unwrap();
         for cut in [0, 4, 100, 300, bytes.len() / 2, bytes.len() - 1] {
             fs::write(copy.path().join(&name), &bytes[..bytes.len() - cut]).unwrap();
             let later = open(&world.config, copy.path(), 0, &world.metrics);
@@ -220,7 +222,8 @@ async fn the_oldest_go_when_the_quota_is_used_up_and_one_that_goes_on_ends_at_it
     let failing = async {
         for _ in 0..100 {
             tap.output(noise(20_000).as_bytes());
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            // Written before more comes: what waits when the quota is used up is written still.
+            drop(world.recordings.read(id).await);
         }
     };
     let ((), why) = tokio::join!(failing, view.over());
@@ -334,12 +337,12 @@ async fn a_screen_is_watched_by_a_few_and_no_watcher_holds_it_up() {
     tap.output(b"\x1b[31mhello\x1b]0;title\x07");
     let view = tap.view();
     let mut watch = view.watch().unwrap();
+    let began = Instant::now();
     let frame = watch.next().await.unwrap();
     assert_eq!((frame.lines[0].as_str(), frame.columns, frame.rows), ("hello", 80, 24));
     let slow: Vec<Watch> = (0..3).map(|_| view.watch().unwrap()).collect();
     assert!(view.watch().is_none());
     assert_eq!(view.watchers(), 4);
-    let began = Instant::now();
     for number in 0..1000 {
         tap.output(format!("\r\nline {number}").as_bytes());
     }

@@ -157,7 +157,6 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let stage = if self.logging_in { "login" } else { "open" };
-        self.admission.gauge(stage).dec();
         let mut table = self.admission.table.lock();
         table.logging_in -= usize::from(self.logging_in);
         if let Some(counts) = table.sources.get_mut(&self.source) {
@@ -167,6 +166,9 @@ impl Drop for Slot {
                 table.sources.remove(&self.source);
             }
         }
+        drop(table);
+        // Last: who sees it go finds the place free.
+        self.admission.gauge(stage).dec();
     }
 }
 

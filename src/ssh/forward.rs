@@ -79,7 +79,7 @@ pub(super) struct Forwards {
 
 /// The place of one that is open.
 struct Place {
-    _permit: OwnedSemaphorePermit,
+    permit: Option<OwnedSemaphorePermit>,
     metrics: Metrics,
 }
 
@@ -267,7 +267,7 @@ impl Forwards {
         let permit = self.places.clone().try_acquire_owned().map_err(|_| Refusal::Limit)?;
         let metrics = connection.shared.metrics.clone();
         metrics.forwards_open.inc();
-        Ok(Place { _permit: permit, metrics })
+        Ok(Place { permit: Some(permit), metrics })
     }
 
     fn count(&self, connection: &Connection, kind: Kind, target: &str, outcome: &str) {
@@ -298,6 +298,8 @@ impl Forwards {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        // First: who sees the count go down finds the place free.
+        drop(self.permit.take());
         self.metrics.forwards_open.dec();
     }
 }

@@ -100,8 +100,11 @@ impl Handler {
     async fn session_permit(&self) -> Option<OwnedSemaphorePermit> {
         let sessions = self.connection.sessions.clone();
         let closing = self.channels.len() < self.connection.live.config.max_sessions;
-        let wait = if closing { CLOSING } else { Duration::ZERO };
-        tokio::time::timeout(wait, sessions.acquire_owned()).await.ok()?.ok()
+        match sessions.clone().try_acquire_owned() {
+            // A timer has milliseconds: who is refused at once needs none.
+            Err(_) if closing => tokio::time::timeout(CLOSING, sessions.acquire_owned()).await.ok()?.ok(),
+            tried => tried.ok(),
+        }
     }
 
     fn requests(&mut self, id: ChannelId) -> Option<&mut Requests> {

@@ -309,9 +309,13 @@ impl Session {
             let notes: Vec<String> = stay.notes.iter().map(words::note).collect();
             let parts = stay.motd.iter().chain(message).chain(&notes).chain(&full).chain(&lost).map(|text| text.trim_end());
             let parts: Vec<&str> = parts.filter(|text| !text.is_empty()).collect();
-            if spec.greeting.is_none() && !parts.is_empty() {
-                spec.greeting = Some(parts.join("\n") + "\n");
+            if parts.is_empty() {
+                return;
             }
+            // Where the container went away before she was in it, what was to be said then is said still.
+            let before = spec.greeting.take().unwrap_or_default();
+            let new = parts.into_iter().filter(|part| !before.contains(part));
+            spec.greeting = Some(new.fold(before.clone(), |all, part| all + part + "\n"));
         }
     }
 

@@ -1,9 +1,10 @@
 //! The certificate, read again when its files change.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio_rustls::TlsAcceptor;
@@ -29,12 +30,19 @@ pub(super) struct Tls {
     cert: PathBuf,
     key: PathBuf,
     acceptor: ArcSwap<ServerConfig>,
+    /// What the files were like before they were read.
+    known: [Option<Stamp>; 2],
 }
+
+/// By which a file that was changed or replaced is told: device, inode, length, and both times with their nanoseconds.
+type Stamp = (u64, u64, u64, [i64; 4]);
 
 impl Tls {
     pub(super) fn open(cert: &Path, key: &Path) -> Result<Arc<Self>, TlsError> {
+        // Before: what changes while they are read is seen as a change.
+        let known = stamp(cert, key);
         let config = read(cert, key)?;
-        Ok(Arc::new(Self { cert: cert.to_owned(), key: key.to_owned(), acceptor: ArcSwap::new(config) }))
+        Ok(Arc::new(Self { cert: cert.to_owned(), key: key.to_owned(), acceptor: ArcSwap::new(config), known }))
     }
 
     pub(super) fn acceptor(&self) -> TlsAcceptor {
@@ -43,9 +51,9 @@ impl Tls {
 
     /// Takes new files in use, until it is told to stop. Two that do not fit, as in between of a change, change nothing.
     pub(super) async fn follow(self: Arc<Self>, stop: CancellationToken) {
-        let mut known = self.stamp();
+        let mut known = self.known;
         while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
-            let now = self.stamp();
+            let now = stamp(&self.cert, &self.key);
             if now == known {
                 continue;
             }
@@ -62,10 +70,13 @@ impl Tls {
             }
         }
     }
+}
 
-    fn stamp(&self) -> [Option<SystemTime>; 2] {
-        [&self.cert, &self.key].map(|path| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok())
-    }
+fn stamp(cert: &Path, key: &Path) -> [Option<Stamp>; 2] {
+    [cert, key].map(|path| {
+        let file = std::fs::metadata(path).ok()?;
+        Some((file.dev(), file.ino(), file.len(), [file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()]))
+    })
 }
 
 fn read(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {

@@ -559,7 +559,12 @@ impl House {
         work: impl FnOnce() -> Result<T, E> + Send + 'static,
     ) -> Result<T, HomeFailed> {
         let (tell, done) = oneshot::channel();
-        std::thread::spawn(move || drop(tell.send(work())));
+        let work = move || drop(tell.send(work()));
+        // Where tests have stopped the clock it must not run on meanwhile: tokio holds it for threads of its own only.
+        #[cfg(test)]
+        drop(tokio::task::spawn_blocking(work));
+        #[cfg(not(test))]
+        std::thread::spawn(work);
         match done.await {
             Ok(done) => done.map_err(|why| HomeFailed(why.to_string())),
             Err(_) => Err(HomeFailed("a thread of the gateway ended early".to_owned())),

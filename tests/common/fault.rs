@@ -225,6 +225,21 @@ pub fn holdings(pid: u32) -> Holdings {
     }
 }
 
+/// What a process holds once that no longer changes much.
+pub fn steady(pid: u32) -> Holdings {
+    let mut seen = holdings(pid);
+    for _ in 0..60 {
+        pause(1_000);
+        let now = holdings(pid);
+        let is_steady = now.memory <= seen.memory + 256;
+        seen = now;
+        if is_steady {
+            break;
+        }
+    }
+    seen
+}
+
 /// When each running container of the instance was started, by name: one that was touched has another time.
 pub fn started(gateway: &Gateway) -> Vec<(String, String)> {
     let running = gateway.containers().into_iter().filter(|(_, state)| state == "running");

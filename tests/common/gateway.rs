@@ -329,12 +329,33 @@ impl Gateway {
         wait_for(name, || self.metric(name).is_some_and(&so));
     }
 
+    /// What `audit show` prints with these arguments, once it is as wanted: the trail is written beside what is recorded in it.
+    #[track_caller]
+    pub fn trail(&self, arguments: &[&str], so: impl Fn(&str) -> bool) -> String {
+        let mut shown = String::new();
+        wait_for("the audit trail", || {
+            shown = run(self.innkeeper().args(["audit", "show", "--json"]).args(arguments)).good();
+            so(&shown)
+        });
+        shown
+    }
+
     /// Waits until the sweeper has looked this many times more.
     #[track_caller]
     pub fn wait_sweeps(&self, times: u32) {
         let before = self.metric("innkeeper_sweeps_total").unwrap();
         self.wait_metric("innkeeper_sweeps_total", |now| now >= before + f64::from(times));
     }
+}
+
+/// What a terminal was sent, without the line that a person reads while she waits, and which is wiped away again.
+pub fn without_waiting(seen: &[u8]) -> &[u8] {
+    const CLEAR: &[u8] = b"\r\x1b[K";
+    if !seen.starts_with(CLEAR) {
+        return seen;
+    }
+    let last = seen.windows(CLEAR.len()).rposition(|bytes| bytes == CLEAR).unwrap_or_default();
+    &seen[last + CLEAR.len()..]
 }
 
 /// How an instance's containers stand, and what their first processes have said.

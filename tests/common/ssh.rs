@@ -49,6 +49,8 @@ pub struct FakeAuth {
     pub down: AtomicBool,
     pub change_grant: Mutex<Option<ChangeGrant>>,
     pub takes: Mutex<Duration>,
+    /// A key that is offered is good, and no longer when it is signed with.
+    pub withdraws: AtomicBool,
 }
 
 /// What a test changes about the grant.
@@ -289,7 +291,10 @@ impl Authenticator for FakeAuth {
             KeyProof::Offered => "offered",
             KeyProof::Verified => "verified",
         };
-        let good = self.keys.lock().contains(key);
+        let good = match self.withdraws.load(Ordering::SeqCst) {
+            true => self.keys.lock().remove(key),
+            false => self.keys.lock().contains(key),
+        };
         self.verdict(kind, attempt, good).await
     }
 

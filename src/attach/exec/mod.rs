@@ -29,7 +29,7 @@ use crate::engine::{ContainerId, Engine, EngineError, ExecId, ExecSpec, ExecStat
 const USER: (u32, u32) = (1000, 1000);
 
 /// How long an ended process may take to be known as ended: its output ends a little before.
-const EXIT_KNOWN: Duration = Duration::from_secs(2);
+const EXIT_KNOWN: Duration = Duration::from_secs(15);
 
 /// How often a process that cannot be found yet is looked for, and how long in between: it may be about to start.
 const SIGNAL_TRIES: u32 = 4;

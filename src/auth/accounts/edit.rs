@@ -292,12 +292,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("accounts.toml");
         thread::scope(|scope| {
-            for n in 0..16 {
+            for n in 0..8 {
                 let file = &file;
                 scope.spawn(move || add(file, &name(&format!("user{n}")), &NewAccount::default()).unwrap());
             }
         });
-        assert_eq!(list(&file).unwrap().len(), 16);
+        assert_eq!(list(&file).unwrap().len(), 8);
     }
 
     #[test]
