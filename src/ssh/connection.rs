@@ -22,6 +22,7 @@ use super::guard::Guard;
 use super::handler::Handler;
 use super::inputs::Inputs;
 use super::leaving::{Parting, Went};
+use super::prompt::Prompt;
 use super::server::{Live, Shared};
 use super::words;
 use crate::audit::{Actor, Event, What};
@@ -149,6 +150,8 @@ impl Connection {
         let began = Instant::now();
         let kill = &self.over;
         let handle = OnceLock::new();
+        let stage = self.stage.subscribe();
+        let stream = Prompt::new(stream, move || *stage.borrow() == Stage::Login);
         let guarded = Guard::new(stream, kill, self.identification.clone(), self.parting.clone());
         // On the heap, and gone as soon as the handshake is over.
         let protocol = Box::pin(run_stream(self.live.protocol.clone(), guarded, Handler::new(self.clone())));

@@ -25,6 +25,7 @@ mod inputs;
 mod leaving;
 mod listener;
 mod login;
+mod prompt;
 mod protocol;
 mod remote;
 mod server;

@@ -254,10 +254,11 @@ impl House {
         }
     }
 
-    /// Runs a command that does nothing, as its owner's first will run: the first process in a container finds its shell and libraries cold,
-    /// which takes about as long as all the rest of a claim. What fails is not worth a word: whoever comes next sees for herself.
+    /// Runs a command that does nothing, as its owner's first will run: the first process in a container finds its shell, its libraries and what
+    /// nearly every command leads to cold, which takes about as long as all the rest of a claim. What fails is not worth a word: whoever comes next
+    /// sees for herself.
     async fn warm(&self, id: &ContainerId) {
-        let spec = ProcessSpec::new(Program::Command(b"true".to_vec()));
+        let spec = ProcessSpec::new(Program::Command(b"ls -d . | cat".to_vec()));
         let run = async {
             let Ok(mut process) = self.parts.attach.open(id, &spec).await else { return };
             while process.output.next().await.is_some() {}
