@@ -58,7 +58,8 @@ impl Kept {
         let (driver, options) = match kind {
             DriverKind::Directory => ("directory", None),
             DriverKind::Loop => ("loop", None),
-            DriverKind::Btrfs => ("btrfs", Some("noatime")),
+            // What is deleted goes with the next transaction: otherwise each copy would wait half a minute for that.
+            DriverKind::Btrfs => ("btrfs", Some("noatime,commit=1")),
             DriverKind::Xfs => ("xfs", Some("noatime,prjquota")),
         };
         let name = format!("{what}-{driver}");
