@@ -243,6 +243,71 @@ fn somebody_signs_up_with_one_request_and_logs_in() {
     assert_eq!(site.ask_with("POST", "/tenants", Some(&new), &[("idempotency-key", "signup-1")]).status, 409, "another sender's key");
 }
 
+/// Whatever makes a workspace or a backup is done once for a key; a workspace also where a kill came between that and the answer.
+#[test]
+fn a_copy_an_import_and_a_backup_are_made_once_for_a_key() {
+    let target = tempfile::Builder::new().prefix("innkeeper-target-").tempdir().unwrap();
+    let backups = format!("\n[backup]\ntarget = \"{}\"\nevery = \"0s\"\nverify_every = \"0s\"\n", target.path().display());
+    let mut gateway = Gateway::start(&format!("{backups}{}", template("disk = \"1GiB\"")));
+    let value = token(&mut gateway.innkeeper(), "admin", &["admin"]);
+    gateway.exec("alice", "echo hers > file").good();
+    let parcel = gateway.dir.path().join("parcel");
+    run(gateway.innkeeper().args(["workspace", "export", "alice", "--to"]).arg(&parcel)).good();
+    let tasks = [
+        ("/workspaces/alice/tasks", json!({ "copy": { "to": "bob" } }), "copy"),
+        ("/workspaces/alice/tasks", json!({ "back-up": {} }), "backup"),
+        ("/backups", json!({ "back-up": {} }), "all"),
+        ("/workspaces/dave/tasks", json!({ "restore": { "from": "alice" } }), "restore"),
+        ("/workspaces", json!({ "name": "erin", "copy_of": "alice" }), "copy-of"),
+    ];
+    let admin = Api::new(gateway.http_port, Some(&value));
+    for (path, task, key) in &tasks {
+        let key = [("idempotency-key", *key)];
+        let first = admin.ask_with("POST", path, Some(task), &key);
+        assert!([200, 201].contains(&first.status) && !first.replayed, "{path} {first:?}");
+        let again = admin.ask_with("POST", path, Some(task), &key);
+        assert_eq!((again.status, again.replayed, &again.body), (first.status, true, &first.body));
+        let streamed = [key[0], ("accept", "text/event-stream")];
+        if !path.ends_with("/workspaces") {
+            assert_eq!(admin.refused("POST", path, Some(task), &streamed), "malformed");
+        }
+    }
+    let made = || admin.good(200, "GET", "/backups", None)["backups"].as_array().unwrap().len();
+    // One of alice alone, and one of everybody there was: alice and bob.
+    assert_eq!(made(), 3);
+    assert_eq!(admin.refused("POST", tasks[0].0, Some(&tasks[0].1), &[]), "exists");
+    assert_eq!(admin.refused("POST", tasks[0].0, Some(&tasks[0].1), &[("idempotency-key", "another")]), "exists");
+    let import = |port: u16| {
+        let url = format!("http://127.0.0.1:{port}/api/v1/workspaces/carol/archive");
+        let data = format!("@{}", parcel.display());
+        let header = format!("authorization: Bearer {value}");
+        let mut curl = std::process::Command::new("curl");
+        curl.args(["--silent", "--show-error", "--noproxy", "*", "--include", "--header", &header, "--header", "idempotency-key: import"]);
+        run(curl.args(["--header", "expect:", "--data-binary", &data, &url])).good().to_lowercase()
+    };
+    let first = import(gateway.http_port);
+    assert!(first.starts_with("http/1.1 200") && !first.contains("idempotency-replayed"), "{first}");
+    let again = import(gateway.http_port);
+    assert!(again.starts_with("http/1.1 200") && again.contains("idempotency-replayed: true"), "{again}");
+    // As it was before the answers were written down.
+    gateway.kill();
+    let store = rusqlite::Connection::open(gateway.state().join("innkeeper.db")).unwrap();
+    assert_eq!(store.execute("update request set status = null, answer = null", []).unwrap(), 6);
+    drop(store);
+    gateway.up();
+    let admin = Api::new(gateway.http_port, Some(&value));
+    for (path, task, key) in [&tasks[0], &tasks[3], &tasks[4]] {
+        let answer = admin.ask_with("POST", path, Some(task), &[("idempotency-key", key)]);
+        assert!([200, 201].contains(&answer.status) && !answer.replayed && answer.body["unchanged"] == true, "{answer:?}");
+    }
+    let after = import(gateway.http_port);
+    assert!(after.starts_with("http/1.1 200") && after.contains("\"unchanged\":true"), "{after}");
+    for account in ["bob", "carol", "dave", "erin"] {
+        gateway.add_account(account);
+        assert_eq!(gateway.exec(account, "cat file").good(), "hers\n", "{account}");
+    }
+}
+
 /// A kill between what a request makes and its answer: the same request goes on from whatever there is, and never makes two.
 #[test]
 fn a_signup_that_a_kill_cut_short_goes_on_when_it_is_sent_again() {

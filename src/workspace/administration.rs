@@ -81,7 +81,7 @@ pub enum AskError {
     #[error("{0}")]
     Store(String),
     /// There is one of that name.
-    #[error("there is a workspace {0} already")]
+    #[error("there is a workspace {0} already; delete it for good first, or choose another name")]
     Exists(WorkspaceName),
     /// There is no session of that number, or it has ended.
     #[error("there is no session {0}")]

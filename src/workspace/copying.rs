@@ -64,7 +64,7 @@ impl Directory {
     /// removed should this process be killed.
     pub(super) async fn reserve(&self, name: &WorkspaceName) -> Result<(), AskError> {
         let settings = self.set_of(name).await?;
-        let taken = || AskError::Refused(format!("there is a workspace {name} already; delete it for good first, or choose another name"));
+        let taken = || AskError::Exists(name.clone());
         match &settings.passage {
             Some(passage) if matches!(passage.stage, Stage::Reserved | Stage::Filling) => {
                 drop(self.finish(name, settings, &StepSender::default()).await?)

@@ -9,9 +9,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Asked;
 use super::events::{Watches, told};
+use super::once::Key;
 use super::problem::Problem;
 use super::take::{Body, Query};
-use super::tasks::{WasDone, said, steps};
+use super::tasks::{WasDone, once, said, steps, waited};
 use super::wire::time;
 use crate::backup;
 use crate::name::WorkspaceName;
@@ -89,14 +90,23 @@ pub(super) async fn list_backups(State(api): Asked, Query(Whose { workspace }): 
 }
 
 /// Backs up every workspace, or reads the repository through.
-#[utoipa::path(post, path = "/backups", tag = "backups", request_body = Asking,
+#[utoipa::path(post, path = "/backups", tag = "backups", params(("Idempotency-Key" = Option<String>, Header)), request_body = Asking,
     responses((status = 200, body = WasDone, description = "done; to who accepts text/event-stream, how it goes")), security(("token" = ["admin"])))]
-pub(super) async fn begin_backup_task(State(api): Asked, watches: Watches, Body(asking, _): Body<Asking>) -> Result<Response, Problem> {
+pub(super) async fn begin_backup_task(
+    State(api): Asked,
+    watches: Watches,
+    key: Key,
+    Body(asking, bytes): Body<Asking>,
+) -> Result<Response, Problem> {
     let chore = match asking {
         Asking::BackUp {} => Chore::BackUp,
         Asking::Verify { share } if (0.0..=1.0).contains(&share) => Chore::Verify { share },
         Asking::Verify { .. } => return Err(Problem::refused("the share is from 0 to 1")),
     };
+    if key.is_for_an_answer(&watches)? {
+        let asked = api.clone();
+        return once(key, api, bytes, None, StatusCode::OK, async move || waited(asked.workspaces.begin_chore(chore)).await).await;
+    }
     let Running { step, done } = api.workspaces.begin_chore(chore);
     told(&api, watches, done, steps(step), |done| (StatusCode::OK, said(done))).await
 }

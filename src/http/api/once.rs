@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::Api;
 use super::access::Caller;
+use super::events::Watches;
 use super::problem::{Code, Problem};
 use crate::store::{Sent, StoreError};
 
@@ -63,9 +64,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Key {
 }
 
 impl Key {
-    /// Whether the request has one.
+    /// Whether there is one.
     pub(super) fn is_some(&self) -> bool {
         self.key.is_some()
+    }
+
+    /// The same; it goes with an answer, and not with events: those are told to who began it.
+    pub(super) fn is_for_an_answer(&self, watches: &Watches) -> Result<bool, Problem> {
+        if self.key.is_some() && watches.0 {
+            return Err(Problem::malformed("an Idempotency-Key goes with an answer, not with text/event-stream"));
+        }
+        Ok(self.is_some())
     }
 
     /// Answers what was answered before, or makes what is asked for. `free` looks whether it can be made before anything is; `make` makes it,

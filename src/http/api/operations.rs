@@ -18,7 +18,7 @@ use super::events::{Watches, told};
 use super::once::{Key, Made};
 use super::problem::Problem;
 use super::take::{Body, Named};
-use super::tasks::waited;
+use super::tasks::{once, waited};
 use super::wire::Limits;
 use crate::name::{TemplateName, VariableName, WorkspaceName};
 use crate::workspace::{NewWorkspace, Progress, Starting, Task};
@@ -54,10 +54,9 @@ pub(super) async fn create_workspace(State(api): Asked, key: Key, Body(new, byte
         if template.is_some() || limits.is_some() || !env.is_empty() {
             return Err(Problem::refused("a copy has what the other has: say copy_of and nothing else"));
         }
-        let (to, task) = (name.clone(), Task::Copy { to: name });
-        return key
-            .once(api, bytes, async { Ok(()) }, move |_| async move { Ok(waited(&asked, &from, task, StatusCode::CREATED).await?.of(to)) })
-            .await;
+        let task = Task::Copy { to: name.clone() };
+        let work = async move || waited(asked.workspaces.begin(&from, task)).await;
+        return once(key, api, bytes, Some(name), StatusCode::CREATED, work).await;
     }
     let new = NewWorkspace { template: template.unwrap_or_default(), limits: limits.unwrap_or_default().into(), env };
     let (free, wanted) = ((asked.clone(), name.clone(), new.clone()), new);

@@ -1,8 +1,11 @@
 //! What is done with a whole workspace and may take long, and those that were deleted.
 //!
-//! A task is an object of one key, like a change. Who hangs up ends nothing.
+//! A task is an object of one key, like a change. Who hangs up ends nothing. With an `Idempotency-Key` it is begun once, and answered when it is
+//! done: how it goes can be told only to who began it.
 
+use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -166,8 +169,8 @@ pub(super) struct Deleted {
 }
 
 /// Begins a task, and tells how it goes.
-#[utoipa::path(post, path = "/workspaces/{name}/tasks", tag = "workspaces", params(("name" = String, Path)), request_body = Asking,
-    responses((status = 200, body = WasDone, description = "done; to who accepts text/event-stream, how it goes")), security(("token" = ["admin"])))]
+#[utoipa::path(post, path = "/workspaces/{name}/tasks", tag = "workspaces", params(("name" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
+    request_body = Asking, responses((status = 200, body = WasDone, description = "done; to who accepts text/event-stream, how it goes")), security(("token" = ["admin"])))]
 pub(super) async fn begin_task(
     State(api): Asked,
     Named(name): Named,
@@ -175,12 +178,16 @@ pub(super) async fn begin_task(
     key: Key,
     Body(asking, bytes): Body<Asking>,
 ) -> Result<Response, Problem> {
-    if key.is_some() && !watches.0 && matches!(asking, Asking::Copy { .. }) {
-        let task = asking.into();
-        let asked = api.clone();
-        return key.once(api, bytes, async { Ok(()) }, move |_| async move { waited(&asked, &name, task, StatusCode::OK).await }).await;
+    if !key.is_for_an_answer(&watches)? {
+        return begun(&api, watches, &name, asking.into()).await;
     }
-    begun(&api, watches, &name, asking.into()).await
+    let makes = match &asking {
+        Asking::Copy { to } => Some(to.clone()),
+        Asking::Restore { .. } => Some(name.clone()),
+        _ => None,
+    };
+    let (task, asked) = (asking.into(), api.clone());
+    once(key, api, bytes, makes, StatusCode::OK, async move || waited(asked.workspaces.begin(&name, task)).await).await
 }
 
 /// Deletes a workspace: people in it are told, its container and its secrets go, its home can be had back for a while.
@@ -214,12 +221,14 @@ pub(super) async fn export_workspace(State(api): Asked, Named(name): Named) -> R
     Ok(([(CONTENT_TYPE, "application/octet-stream")], Bytes::from_stream(ReaderStream::new(bytes).chain(broken))))
 }
 
-/// Makes a workspace of such a stream, however long it takes to arrive. Sent again, it is refused, as there is one of that name.
-#[utoipa::path(post, path = "/workspaces/{name}/archive", tag = "workspaces", params(("name" = String, Path)),
+/// Makes a workspace of such a stream, however long it takes to arrive. Of a request with a key the stream is not compared with that of the first.
+#[utoipa::path(post, path = "/workspaces/{name}/archive", tag = "workspaces", params(("name" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"), responses((status = 200, body = WasDone)), security(("token" = ["admin"])))]
-pub(super) async fn import_workspace(State(api): Asked, Named(name): Named, body: Bytes) -> Result<Json<WasDone>, Problem> {
+pub(super) async fn import_workspace(State(api): Asked, Named(name): Named, key: Key, body: Bytes) -> Result<Response, Problem> {
     let bytes = StreamReader::new(Box::pin(body.into_data_stream().map_err(io::Error::other)));
-    Ok(Json(api.workspaces.import(&name, Box::new(bytes)).await?.into()))
+    let asked = api.clone();
+    once(key, api, Vec::new(), Some(name.clone()), StatusCode::OK, async move || asked.workspaces.import(&name, Box::new(bytes)).await)
+        .await
 }
 
 /// All workspaces that were deleted and are not gone yet.
@@ -235,11 +244,46 @@ async fn begun(api: &Api, watches: Watches, name: &WorkspaceName, task: Task) ->
     told(api, watches, done, steps(step), |done| (StatusCode::OK, said(done))).await
 }
 
-/// What comes of a task, when it is done.
-pub(super) async fn waited(api: &Api, name: &WorkspaceName, task: Task, status: StatusCode) -> Result<Made, Problem> {
-    let done = api.workspaces.begin(name, task).done.await;
-    let done = done.unwrap_or_else(|_| Err(AskError::Store("the gateway ended early".to_owned())))?;
-    Ok(Made::plain(status, said(done)))
+/// What comes of something, when it is done.
+pub(super) async fn waited(running: Running) -> Result<Done, AskError> {
+    running.done.await.unwrap_or_else(|_| Err(AskError::Store("the gateway ended early".to_owned())))
+}
+
+/// Answers with what comes of something that may make a workspace, once where the request has a key.
+pub(super) async fn once<W>(
+    key: Key,
+    api: Arc<Api>,
+    bytes: Vec<u8>,
+    makes: Option<WorkspaceName>,
+    status: StatusCode,
+    work: impl FnOnce() -> W + Send + 'static,
+) -> Result<Response, Problem>
+where
+    W: Future<Output = Result<Done, AskError>> + Send + 'static,
+{
+    // Without a key the work itself looks, and knows more: what a killed gateway has left of that name is in nobody's way.
+    let (asked, name) = (api.clone(), makes.clone().filter(|_| key.is_some()));
+    let free = async move {
+        let Some(name) = name else { return Ok(()) };
+        match asked.workspaces.details(&name).await {
+            Ok(_) => Err(AskError::Exists(name).into()),
+            Err(AskError::NoWorkspace(_)) => Ok(()),
+            Err(why) => Err(why.into()),
+        }
+    };
+    let make = move |again| async move {
+        let done = match work().await {
+            // An earlier process has come to its end, and was killed before it had answered.
+            Err(AskError::Exists(_)) if again => Done { unchanged: true, ..Done::default() },
+            done => done?,
+        };
+        let made = Made::plain(status, said(done));
+        Ok(match makes {
+            Some(name) => made.of(name),
+            None => made,
+        })
+    };
+    key.once(api, bytes, free, make).await
 }
 
 /// How far it is, every second.
