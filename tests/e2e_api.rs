@@ -243,6 +243,54 @@ fn somebody_signs_up_with_one_request_and_logs_in() {
     assert_eq!(site.ask_with("POST", "/tenants", Some(&new), &[("idempotency-key", "signup-1")]).status, 409, "another sender's key");
 }
 
+#[test]
+fn what_was_changed_meanwhile_is_refused_wherever_something_is_edited() {
+    let gateway = Gateway::start("");
+    let admin = admin(&gateway);
+    let tag = |path: &str| admin.ask("GET", path, None).etag.unwrap();
+    admin.good(201, "POST", "/workspaces", Some(&json!({ "name": "acme" })));
+    let old = tag("/workspaces/acme");
+    admin.good(200, "PATCH", "/workspaces/acme", Some(&json!({ "env": { "A": "1" } })));
+    let edits = [
+        ("PATCH", "/workspaces/acme", Some(json!({ "limits": { "pids": 100 } }))),
+        ("POST", "/workspaces/acme/changes", Some(json!({ "env": { "set": { "B": "2" }, "unset": [] } }))),
+        ("POST", "/workspaces/acme/suspend", Some(json!({ "reason": "unpaid" }))),
+        ("POST", "/workspaces/acme/resume", None),
+    ];
+    for (method, path, body) in &edits {
+        assert_eq!(admin.refused(method, path, body.as_ref(), &[("if-match", &old)]), "changed", "{method} {path}");
+        let now = tag("/workspaces/acme");
+        let done = admin.ask_with(method, path, body.as_ref(), &[("if-match", &now)]);
+        assert_eq!(done.status, 200, "{method} {path}: {done:?}");
+        assert_ne!(tag("/workspaces/acme"), now, "{method} {path}");
+    }
+    // An account, which is made once for a key, as a token is.
+    for (path, new) in [
+        ("/accounts", json!({ "name": "erin", "generate_password": true })),
+        ("/tokens", json!({ "name": "site", "scopes": ["read"] })),
+    ] {
+        let key = [("idempotency-key", path)];
+        let made = admin.ask_with("POST", path, Some(&new), &key);
+        let again = admin.ask_with("POST", path, Some(&new), &key);
+        assert_eq!((made.status, made.replayed, again.status, again.replayed), (201, false, 201, true), "{made:?} {again:?}");
+        let shown = |answer: &Value| ["password", "token"].iter().any(|secret| answer[secret].is_string());
+        assert!(shown(&made.body) && !shown(&again.body), "{again:?}");
+    }
+    let key = std::fs::read_to_string(gateway.dir.path().join("id.pub")).unwrap();
+    let old = tag("/accounts/erin");
+    admin.good(200, "POST", "/accounts/erin/keys", Some(&json!({ "keys": [key.trim()] })));
+    let edits = [
+        ("POST", "/accounts/erin/keys", Some(json!({ "keys": [key.trim()] })), 200),
+        ("PUT", "/accounts/erin/password", Some(json!({ "password": "correct horse" })), 200),
+        ("DELETE", "/accounts/erin", None, 204),
+    ];
+    for (method, path, body, status) in &edits {
+        assert_eq!(admin.refused(method, path, body.as_ref(), &[("if-match", &old)]), "changed", "{method} {path}");
+        let now = tag("/accounts/erin");
+        assert_eq!(admin.ask_with(method, path, body.as_ref(), &[("if-match", &now)]).status, *status, "{method} {path}");
+    }
+}
+
 /// Whatever makes a workspace or a backup is done once for a key; a workspace also where a kill came between that and the answer.
 #[test]
 fn a_copy_an_import_and_a_backup_are_made_once_for_a_key() {
