@@ -265,10 +265,9 @@ fn what_was_changed_meanwhile_is_refused_wherever_something_is_edited() {
         assert_ne!(tag("/workspaces/acme"), now, "{method} {path}");
     }
     // An account, which is made once for a key, as a token is.
-    for (path, new) in [
-        ("/accounts", json!({ "name": "erin", "generate_password": true })),
-        ("/tokens", json!({ "name": "site", "scopes": ["read"] })),
-    ] {
+    for (path, new) in
+        [("/accounts", json!({ "name": "erin", "generate_password": true })), ("/tokens", json!({ "name": "site", "scopes": ["read"] }))]
+    {
         let key = [("idempotency-key", path)];
         let made = admin.ask_with("POST", path, Some(&new), &key);
         let again = admin.ask_with("POST", path, Some(&new), &key);

@@ -8,6 +8,8 @@ mod filesystem;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::ops::ControlFlow;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -388,13 +390,35 @@ fn subvolumes_keep_the_contract() {
     // What somebody makes in her home goes with it, whatever it is.
     let homes = Homes::open(&root.path, DriverKind::Btrfs).unwrap();
     let home = homes.ensure(&id("alice"), &QUOTA).unwrap();
-    for inner in ["in", "in/a b"] {
-        let made = Command::new("btrfs").args(["-q", "subvolume", "create"]).arg(home.join(inner)).status().unwrap();
+    let make = |inner: &Path| {
+        let made = Command::new("btrfs").args(["-q", "subvolume", "create"]).arg(inner).status().unwrap();
         assert!(made.success());
+    };
+    ["in", "in/a b", "in/a b/c", "ro"].iter().for_each(|inner| make(&home.join(inner)));
+    // Names that would be another's home to whoever took a line of a list, or a link, for a path of hers.
+    let bobs = homes.ensure(&id("bob"), &QUOTA).unwrap();
+    fs::write(bobs.join("whole"), "yes").unwrap();
+    let odd = home.join(std::ffi::OsStr::from_bytes(b"link\nID 256 gen 1 top level 5 path \xff"));
+    fs::create_dir(&odd).unwrap();
+    make(&odd.join("in"));
+    std::os::unix::fs::symlink("../bob", home.join("link")).unwrap();
+    // Deeper than any path that a program takes, and read-only.
+    let mut deep = fs::File::open(&home).unwrap();
+    for level in 0..30 {
+        let name = format!("{level}-{}", "x".repeat(200));
+        rustix::fs::mkdirat(&deep, &name, rustix::fs::Mode::from_raw_mode(0o700)).unwrap();
+        deep = rustix::fs::openat(&deep, &name, rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty()).unwrap().into();
     }
+    let mut made = Command::new("btrfs");
+    made.args(["-q", "subvolume", "create", "deep"]).current_dir(format!("/proc/self/fd/{}", deep.as_raw_fd()));
+    assert!(made.status().unwrap().success());
+    fs::write(home.join("ro/file"), "x").unwrap();
+    assert!(Command::new("btrfs").args(["property", "set", "-ts"]).arg(home.join("ro")).args(["ro", "true"]).status().unwrap().success());
+    drop(deep);
     let aside = homes.set_aside(&id("alice"), AsideReason::Deleted).unwrap();
     homes.discard(&aside).unwrap();
     assert!(!root.names().iter().any(|name| name.starts_with("alice") || name.starts_with('+')), "{:?}", root.names());
+    assert_eq!(fs::read_to_string(bobs.join("whole")).unwrap(), "yes");
 }
 
 /// An XFS as it comes is told what it lacks. With project quotas it keeps the contract; a kernel without them says so at the mount.

@@ -7,17 +7,25 @@
 //! was removed goes with it since Linux 6.11; before that it stays, empty, until somebody tidies: a file system's groups are not all ours.
 
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use parking_lot::Mutex;
+use rustix::fs::{self, CWD, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::HomeError;
 use super::directory::{Directories, is_directory, open_tree};
 use super::driver::{Applied, Driver, Quota, Usage, View};
 use super::mounts::mount_of;
-use super::program::{BTRFS, LONG, SOON};
+use super::program::{BTRFS, INPUT, LONG, SOON};
+use super::shelf::fresh_stage;
+use super::tree::pick;
 
 /// Subvolumes right below a directory of a btrfs.
 #[derive(Debug)]
@@ -36,6 +44,8 @@ const ROOT_INODE: u64 = 256;
 const MOST_IDS: usize = 4096;
 /// How deep subvolumes that somebody made in her home are looked for.
 const DEEPEST: usize = 64;
+/// A directory, and nothing that leads to one.
+const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// Why a quota of inodes does not hold.
 const NO_INODES: &str = "btrfs does not limit how many files there are";
 
@@ -94,33 +104,48 @@ impl Btrfs {
         }
     }
 
+    /// Removes a subvolume right below the root, and those that its user has made in it.
     fn delete(&self, subvolume: &Path, deeper: usize) -> Result<(), HomeError> {
         let failed = |why| HomeError::of("remove", subvolume)(why);
-        // Those in it first: it cannot go before them. They are the user's, and named as she likes.
-        for inner in self.inside(subvolume).map_err(failed)? {
-            if deeper == 0 {
-                return Err(failed(io::Error::other("subvolumes are nested too deep in it")));
-            }
-            self.delete(&inner, deeper - 1)?;
-        }
+        let delete = || BTRFS.run(["subvolume".as_ref(), "delete".as_ref(), subvolume.as_os_str()], LONG).map(drop);
         self.forget(subvolume);
-        BTRFS.run(["subvolume".as_ref(), "delete".as_ref(), subvolume.as_os_str()], LONG).map_err(failed)?;
-        Ok(())
+        // It does not go before those in it, which hardly any has.
+        let Err(why) = delete() else { return Ok(()) };
+        if std::fs::symlink_metadata(subvolume).is_err_and(|why| why.kind() == io::ErrorKind::NotFound) {
+            // Somebody else was at it.
+            return Ok(());
+        }
+        if deeper == 0 {
+            return Err(failed(io::Error::other("subvolumes are nested too deep in it")));
+        }
+        if self.bring_out(subvolume, deeper - 1)? == 0 {
+            return Err(failed(why));
+        }
+        delete().map_err(failed)
     }
 
-    /// The subvolumes right inside one.
-    fn inside(&self, subvolume: &Path) -> io::Result<Vec<PathBuf>> {
-        let said = BTRFS.run(["subvolume".as_ref(), "list".as_ref(), "-o".as_ref(), subvolume.as_os_str()], SOON)?;
-        // Paths are those from the top of the file system, of which the last part of ours is in each.
-        let name = subvolume.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let below = |line: &str| {
-            let path = line.split_once(" path ")?.1;
-            let at = path.find(&format!("{name}/"))?;
-            let inner = &path[at + name.len() + 1..];
-            let plain = inner.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
-            plain.then(|| subvolume.join(inner))
+    /// Removes the subvolumes in one. They are named as their user likes, and lie where she likes: no path of hers is given to a program. Each
+    /// is moved out, from one open directory to another, under a name of ours, which a kill leaves to the next start.
+    fn bring_out(&self, subvolume: &Path, deeper: usize) -> Result<u64, HomeError> {
+        let failed = |why| HomeError::of("take subvolumes out of", subvolume)(why);
+        let root = subvolume.parent().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        let open = |path: &Path| fs::openat(CWD, path, DIRECTORY, Mode::empty()).map_err(|why| failed(why.into()));
+        let (shelf, tree) = (open(root)?, open(subvolume)?);
+        let take = |dir: BorrowedFd<'_>, name: &CStr| {
+            let ours = fresh_stage();
+            match fs::renameat(dir, name, &shelf, &ours) {
+                Err(Errno::ROFS) => {
+                    // A snapshot that she has made read-only.
+                    let inner = fs::openat(dir, name, DIRECTORY, Mode::empty())?;
+                    BTRFS.run_on(Stdio::from(inner), ["property", "set", "-ts", &format!("{INPUT}/."), "ro", "false"], SOON)?;
+                    fs::renameat(dir, name, &shelf, &ours)?;
+                }
+                renamed => renamed?,
+            }
+            self.delete(&root.join(ours), deeper).map_err(io::Error::other)
         };
-        Ok(said.lines().filter_map(below).collect())
+        pick(tree.as_fd(), &|_| ControlFlow::Continue(()), |stat| stat.st_ino == ROOT_INODE, take)
+            .map_err(|why| failed(io::Error::other(why)))
     }
 }
 

@@ -15,6 +15,7 @@ mod content;
 mod copy;
 mod entry;
 mod measure;
+mod pick;
 mod remove;
 mod walk;
 
@@ -23,6 +24,7 @@ pub(in crate::home) use content::copy_contents;
 pub use copy::copy;
 pub(in crate::home) use copy::copy_as;
 pub use measure::{Measure, measure};
+pub(in crate::home) use pick::pick;
 pub use remove::{Removed, remove};
 
 use std::io;
