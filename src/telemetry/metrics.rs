@@ -59,11 +59,15 @@ pub struct Metrics {
     pub sweeps: IntCounter,
     /// Containers stopped, by `reason`: `idle`, `room`, `lifetime`, `asked`.
     pub stops: IntCounterVec,
+    /// Containers that were to be stopped and that the engine did not stop.
+    pub stop_failures: IntCounter,
+    /// For how long the workspace has been being stopped that has been so longest; 0 if none is.
+    pub stopping_longest: IntGauge,
     /// Workspaces that got a container of another image, by `outcome`: `done`, `undone`.
     pub upgrades: IntCounterVec,
     /// Workspaces whose container is of another image than their template names now.
     pub outdated: IntGauge,
-    /// Things found that nobody owns and removed, by `kind`: `container`, `slot`.
+    /// Things found that nobody owns and removed, by `kind`: `container`, `slot`, `home`.
     pub orphans: IntCounterVec,
     /// Logins that wait for a place.
     pub queue_length: IntGauge,
@@ -160,6 +164,11 @@ impl Metrics {
             pool_failures: add(r, IntCounter::new("pool_failures_total", "Times a pool container could not be made or claimed")?)?,
             sweeps: add(r, IntCounter::new("sweeps_total", "Times the sweeper looked")?)?,
             stops: counter(r, "stops_total", "Containers stopped", &["reason"])?,
+            stop_failures: add(r, IntCounter::new("stop_failures_total", "Containers that the engine did not stop")?)?,
+            stopping_longest: add(
+                r,
+                IntGauge::new("stopping_longest_seconds", "For how long the workspace that takes longest has been being stopped")?,
+            )?,
             upgrades: counter(r, "upgrades_total", "Workspaces that were to get a container of another image", &["outcome"])?,
             outdated: add(r, IntGauge::new("outdated", "Workspaces whose container is of another image than their template's now")?)?,
             orphans: counter(r, "orphans_removed_total", "Things that nobody owned, removed", &["kind"])?,
@@ -215,9 +224,26 @@ impl Metrics {
             process,
             registry,
         };
-        // A counter that is first seen as 1 has not increased for who looks at increases.
+        // A counter that is first seen as 1 has not increased for who looks at increases: all that alerts look at are there from the start.
+        for method in ["password", "publickey"] {
+            for outcome in ["granted", "denied", "unreachable", "timeout", "bad_status", "too_large", "garbage", "accounts_file"] {
+                metrics.logins.with_label_values(&[method, outcome]);
+            }
+        }
+        for reason in ["max_startups", "per_source", "urls_per_address"] {
+            metrics.connections_refused.with_label_values(&[reason]);
+        }
+        for reason in ["template", "settings", "home", "disk_low", "image", "engine", "queue_full"] {
+            metrics.start_failures.with_label_values(&[reason]);
+        }
         for outcome in ["done", "undone"] {
             metrics.upgrades.with_label_values(&[outcome]);
+        }
+        for outcome in ["applied", "refused"] {
+            metrics.reloads.with_label_values(&[outcome]);
+        }
+        for kind in ["container", "slot", "home"] {
+            metrics.orphans.with_label_values(&[kind]);
         }
         for reason in ["disk", "disk_low", "slow", "quota", "largest"] {
             metrics.recording_failures.with_label_values(&[reason]);

@@ -85,6 +85,8 @@ pub(super) struct Seen {
     pub(super) running: Option<ContainerId>,
     /// Since when it runs.
     pub(super) since: Instant,
+    /// Since when it has been being stopped, if it is.
+    pub(super) stopping: Option<Instant>,
     /// What it may use, where that is known.
     pub(super) limits: Option<Limits>,
     /// Of which revision what it goes by is, and why nobody may be in it by that, in a word.
@@ -154,6 +156,8 @@ pub(super) struct Driver {
     resident: Option<ContainerId>,
     serving: Option<Serving>,
     since: Instant,
+    /// Since when it has been being stopped, until it is known to stand still or to run.
+    stopping: Option<Instant>,
     /// How often in a row a name was taken by a container that could not be found.
     misses: u32,
     path: StartPath,
@@ -214,7 +218,8 @@ impl Driver {
         let (revision, barred, volumes) = (terms.revision, terms.barred.as_ref().map(Barred::label), Volumes::new());
         let (upgrade, idle) = (terms.upgrade.clone(), terms.idle);
         let (state, since) = (State::Unknown.label(), Instant::now());
-        let seen = watch::Sender::new(Seen { state, running: None, since, limits: None, volumes, revision, barred, upgrade, idle, record });
+        let (running, stopping, limits) = (None, None, None);
+        let seen = watch::Sender::new(Seen { state, running, since, stopping, limits, volumes, revision, barred, upgrade, idle, record });
         let progress = watch::Sender::new(Progress::Asked);
         let weak = inbox.downgrade();
         let handle = Handle { inbox, seen: seen.subscribe(), progress: progress.subscribe(), leases: leases.clone() };
@@ -248,6 +253,7 @@ impl Driver {
             resident: None,
             serving: None,
             since: Instant::now(),
+            stopping: None,
             misses: 0,
             path: StartPath::Attach,
             leases,
@@ -515,6 +521,12 @@ impl Driver {
         if matches!(self.state, State::Running(_) | State::Absent | State::Stopped(_)) {
             self.progress.send_if_modified(|progress| std::mem::take(progress) != Progress::Asked);
         }
+        self.stopping = match &self.state {
+            State::Stopping(_) => Some(self.stopping.unwrap_or_else(Instant::now)),
+            // The engine did not stop it, and has not said yet how it is.
+            State::Unknown => self.stopping,
+            _ => None,
+        };
         if !self.state.occupies() {
             self.place = None;
         } else if self.place.is_none() && self.state != State::Unknown {
@@ -671,6 +683,7 @@ impl Driver {
             state: self.state.label(),
             running: self.resident.clone().filter(|_| matches!(self.state, State::Running(_))),
             since: self.since,
+            stopping: self.stopping,
             limits: self.has.as_ref().map(|has| has.limits),
             volumes: self.volumes.clone(),
             revision: self.terms.revision,

@@ -254,6 +254,17 @@ impl House {
         }
     }
 
+    /// Stops a container, with the grace that it gets. What fails is counted: it goes on to take up its place.
+    pub(super) async fn stop(&self, id: &ContainerId) -> Result<(), EngineError> {
+        let grace = self.rules.load().idle.stop_grace.get();
+        let stopped = self.engine().stop(id, grace).await;
+        // One that is gone need not be stopped any more.
+        if stopped.as_ref().is_err_and(|why| !matches!(why, EngineError::NotFound(_))) {
+            self.parts.metrics.stop_failures.inc();
+        }
+        stopped
+    }
+
     /// Removes a container and its slot. What fails is logged: whatever is left belongs to nobody then, and the sweeper finds it.
     pub(super) async fn discard(&self, id: &ContainerId, slot: Option<Slot>) -> Result<(), EngineError> {
         self.engine().remove(id).await.inspect_err(|why| warn!(container = id.0, %why, "cannot remove container"))?;

@@ -139,8 +139,7 @@ impl Tools {
                 if self.peopled {
                     tokio::time::sleep(LAST_WORDS).await;
                 }
-                let grace = self.house.rules.load().idle.stop_grace.get();
-                match self.house.engine().stop(id, grace).await {
+                match self.house.stop(id).await {
                     Ok(()) => Ok(self.rest().await),
                     Err(why) => Err(why.into()),
                 }

@@ -56,6 +56,7 @@ impl Directory {
             self.resume_those_stopped();
             self.stop_idle(&mut samples).await;
             self.remember_all().await;
+            self.time_stops();
             self.house.parts.metrics.sweeps.inc();
             let every = self.house.rules.load().idle.sweep_every.get().max(SHORTEST_PAUSE);
             tokio::select! { () = sleep(every) => {} () = stop.cancelled() => return }
@@ -303,6 +304,12 @@ impl Directory {
             let count = containers.iter().filter(|container| container.state == state).count();
             gauge.with_label_values(&[label]).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+    }
+
+    fn time_stops(&self) {
+        let longest = self.drivers.iter().filter_map(|entry| entry.seen.borrow().stopping).map(|since| since.elapsed()).max();
+        let seconds = longest.unwrap_or_default().as_secs();
+        self.house.parts.metrics.stopping_longest.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 
     /// Writes down when each running workspace was last used, so that idle clocks go on after a restart.

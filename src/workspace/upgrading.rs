@@ -100,8 +100,7 @@ impl Tools {
             if self.peopled {
                 sleep(LAST_WORDS).await;
             }
-            let grace = self.house.rules.load().idle.stop_grace.get();
-            self.house.engine().stop(id, grace).await?;
+            self.house.stop(id).await?;
         }
         self.house.engine().rename(id, &recipe::former_name(&recipe.instance, &self.name)).await?;
         let former = self.slot.take().ok_or_else(no_slot)?;
@@ -196,8 +195,7 @@ impl Tools {
 
     /// What it has in hand it may finish: it has her home. One that cannot be asked is removed as it is.
     async fn end(&self, id: &ContainerId) {
-        let grace = self.house.rules.load().idle.stop_grace.get();
-        self.house.engine().stop(id, grace).await.ok();
+        self.house.stop(id).await.ok();
     }
 
     async fn runs(&self, id: &ContainerId) -> Result<(), String> {

@@ -88,6 +88,7 @@ async fn one_that_cannot_be_stopped_is_tried_again() {
     world.engine.fail(Call::Stop, EngineError::TimedOut("stop"));
     assert!(matches!(world.suspend().await, Applied::NotYet(_)));
     assert!(is_suspended(&world.enter("alice").await), "though it runs");
+    assert!(world.metrics().stop_failures.get() > 0);
     let tries = world.engine.calls(Call::Stop);
     settle().await;
     assert_eq!(world.engine.calls(Call::Stop), tries, "not without a pause");
