@@ -29,8 +29,8 @@ use crate::auth::{Attempt, AuthError, Authenticator, Authenticators, KeyProof, O
 use crate::backup::{self, Backups, Scheduler};
 use crate::bucket::{self, Bucket};
 use crate::config::{Loaded, Settings};
+use crate::engine::Engine;
 use crate::engine::docker::Docker;
-use crate::engine::{Engine, Usage};
 use crate::home::{DriverKind, Fence, Homes, Slots};
 use crate::http;
 use crate::http::{Pages, Reloaded};
@@ -38,7 +38,7 @@ use crate::name::TemplateName;
 use crate::recording::Recordings;
 use crate::ssh::{self, SshSettings};
 use crate::store::{Ballast, Store};
-use crate::telemetry::{self, ContainerUsage, Log, Metrics, Outcome, Probe};
+use crate::telemetry::{self, Log, Metrics, Outcome, Probe};
 use crate::urls::{self, Fixed, Links, Target};
 use crate::workspace::{Directory, Disks, Parts, Rules, Template};
 
@@ -406,19 +406,15 @@ impl App {
             std::future::ready(if draining { Outcome::Failed("draining".to_owned()) } else { Outcome::Fine(String::new()) })
         });
         let probes = vec![open, engine_probe(Arc::clone(&self.engine)), auth_probe(self.auth.clone())];
-        let (directory, containers) = (self.directory.clone(), self.metrics.container_usage.clone());
+        let directory = self.directory.clone();
         let container_metrics = self.settings.http.container_metrics;
         Pages::new(self.metrics.clone(), probes).refreshing(move || {
-            let (directory, containers) = (directory.clone(), containers.clone());
+            let directory = directory.clone();
             Box::pin(async move {
                 directory.count_services();
-                if !container_metrics {
-                    return;
+                if container_metrics {
+                    directory.count_running().await;
                 }
-                let usages = directory.usage().await;
-                let names: Vec<&str> = usages.iter().map(|(name, _)| name.as_str()).collect();
-                containers.retain(&names);
-                usages.iter().for_each(|(name, usage)| containers.set(name.as_str(), figures(usage)));
             })
         })
     }
@@ -546,16 +542,6 @@ fn auth_probe(auth: Arc<dyn Authenticator>) -> Probe {
             }
         }
     })
-}
-
-fn figures(usage: &Usage) -> ContainerUsage {
-    ContainerUsage {
-        cpu_seconds: usage.cpu.as_secs_f64(),
-        memory_bytes: usage.memory,
-        network_bytes: usage.network,
-        block_bytes: usage.block,
-        pids: usage.pids,
-    }
 }
 
 /// Makes the state directory, and sees to it that this is the only process that works in it.

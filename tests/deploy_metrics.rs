@@ -84,7 +84,7 @@ fn rules_are_what_promtool_takes() {
 
 #[test]
 fn every_rule_and_panel_reads_what_a_gateway_says() {
-    let gateway = Gateway::start("[pool]\nsize = 1\n");
+    let gateway = Gateway::start("[pool]\nsize = 1\n\n[capacity]\nsample_every = \"1s\"\n");
     gateway.exec("alice", "true").good();
     gateway.exec("bob", "true").good();
     let _held = gateway.hold("alice", "echo up; sleep 1000");
@@ -94,6 +94,8 @@ fn every_rule_and_panel_reads_what_a_gateway_says() {
             .get("/api/v1/query", &[("query", "innkeeper_sessions_open")])
             .is_some_and(|answer| !answer["data"]["result"][0].is_null())
     });
+    // What is in homes is measured now and then, and waits for nobody.
+    wait_for("homes to be measured", || !prometheus.ask("innkeeper_workspace_disk_used_bytes").is_empty());
     // Two scrapes make a rate.
     wait_for("a rate", || !prometheus.ask("rate(innkeeper_sweeps_total[1m])").is_empty());
     assert_eq!(prometheus.ask("up{job=\"innkeeper\"}")[0]["value"][1], "1");

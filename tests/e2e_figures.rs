@@ -97,11 +97,19 @@ fn what_is_used_is_measured_and_shown_against_what_may_be() {
     let top = run(gateway.innkeeper().args(["top", "--once"])).good();
     assert!(top.contains("cpu ") && top.contains("load ") && top.contains("/2.00") && top.contains("/0.50 GiB"), "{top}");
 
+    // Prometheus is told the same, of what runs.
+    let metric = |name: &str| format!("innkeeper_workspace_{name}{{workspace=\"alice\"}}");
+    gateway.wait_metric(&metric("disk_used_bytes"), |bytes| bytes >= 0.0);
+    gateway.wait_metric(&metric("disk_limit_bytes"), |bytes| Some(bytes) == alice["allowed"]["disk"].as_f64());
+    gateway.wait_metric(&metric("memory_limit_bytes"), |bytes| Some(bytes) == alice["allowed"]["memory"].as_f64());
+    assert!(!gateway.get("/metrics").1.contains("workspace=\"still\""));
+
     // What stands still uses nothing now, and when somebody was last there is known after a start as well.
     drop(busy);
     let last = listed("alice")["last_login"].clone();
     admin.good(200, "POST", "/workspaces/alice/stop", None);
     assert_eq!((&listed("alice")["usage"]["cpu"], &listed("alice")["state"]), (&Value::Null, &json!("stopped")));
+    wait_for("her series to go", || !gateway.get("/metrics").1.contains("workspace=\"alice\""));
     let mut gateway = gateway;
     gateway.stop();
     gateway.up();

@@ -67,6 +67,17 @@ fn figures_tell_what_happened() {
     assert!(value("innkeeper_sweeps_total") >= 1.0 && value("innkeeper_containers{state=\"running\"}") >= 1.0);
     assert!(value("innkeeper_container_memory_bytes{workspace=\"alice\"}") > 100_000.0);
     assert!(value("innkeeper_container_pids{workspace=\"alice\"}") >= 2.0);
+    for (name, wanted) in [
+        ("memory_limit_bytes", (512 << 20) as f64),
+        ("cpu_limit_cores", 2.0),
+        ("pids_limit", 512.0),
+        ("disk_limit_bytes", (50u64 << 30) as f64),
+        ("sessions", 1.0),
+        ("idle_seconds", 0.0),
+        ("logins_total", 3.0),
+    ] {
+        gateway.wait_metric(&format!("innkeeper_workspace_{name}{{workspace=\"alice\"}}"), |now| now == wanted);
+    }
     for direction in ["in", "out"] {
         value(&format!("innkeeper_container_network_bytes_total{{direction=\"{direction}\",workspace=\"alice\"}}"));
         value(&format!("innkeeper_container_block_bytes_total{{direction=\"{direction}\",workspace=\"alice\"}}"));
@@ -77,6 +88,8 @@ fn figures_tell_what_happened() {
 
     held.close();
     held.end();
+    gateway.wait_metric("innkeeper_workspace_sessions{workspace=\"alice\"}", |open| open == 0.0);
+    gateway.wait_metric("innkeeper_workspace_idle_seconds{workspace=\"alice\"}", |idle| idle > 0.0);
     docker(&["rm", "-f", &gateway.container("alice")]);
     wait_for("her figures to go with her container", || !gateway.get("/metrics").1.contains("workspace=\"alice\""));
 }
@@ -179,4 +192,5 @@ fn a_start_counts_as_what_it_was_though_nobody_has_come_in_yet() {
     }
     gateway.wait_metric("innkeeper_starts_total{path=\"create\"}", |count| count == 1.0);
     gateway.wait_metric("innkeeper_starts_total{path=\"attach\"}", |count| count == 1.0);
+    gateway.wait_metric("innkeeper_workspace_logins_total{workspace=\"alice\"}", |count| count == 1.0);
 }

@@ -21,7 +21,8 @@ pub struct Config {
     pub session_lifetime: Span,
     /// Logging in at the dashboard through an OpenID Connect provider, beside tokens.
     pub oidc: OidcConfig,
-    /// Whether `/metrics` has each container's CPU, memory, network and block I/O.
+    /// Whether `/metrics` says of each workspace that runs, by name, what it uses and may use, for how long it has been idle, and how often
+    /// somebody logs in.
     pub container_metrics: bool,
 }
 

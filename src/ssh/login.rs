@@ -188,7 +188,7 @@ impl Login {
         let remote = self.connection.remote;
         self.count(method, "granted");
         tracing::info!(account = %grant.account, workspace = %grant.workspace, method, key, %remote, "logged in");
-        self.connection.shared.keeper.prepare(&grant);
+        self.connection.shared.keeper.logged_in(&grant);
         let grant = Arc::new(grant);
         // A connection logs in once.
         let _ = self.connection.who.set(grant.clone());

@@ -1,7 +1,7 @@
 //! Every metric there is, in one place, so that names and labels can be read at a glance.
 //!
-//! Labels take values from small fixed sets only: an account or a workspace never is one, except where a container's own usage is what is
-//! measured.
+//! Labels take values from small fixed sets only: an account or a workspace never is one, except in [`ContainerMetrics`], of the workspaces that
+//! run.
 
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
@@ -119,7 +119,7 @@ pub struct Metrics {
     pub recording_upload_failures: IntCounter,
     /// Sessions that could not be recorded, or not to their end, by `reason`: `disk`, `disk_low`, `slow`, `quota`, `largest`.
     pub recording_failures: IntCounterVec,
-    /// What each container uses.
+    /// What each workspace that runs uses and may use.
     pub container_usage: ContainerMetrics,
     /// The gateway's own process, under the names that every exporter uses, so without our prefix.
     process: Registry,

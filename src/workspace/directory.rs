@@ -23,7 +23,7 @@ use super::{
 };
 use crate::attach::{Address, AttachError, Duplex, Endpoint, Listening, Process, ProcessSpec, Terminal};
 use crate::auth::{Grant, Permit};
-use crate::engine::{Container, ContainerId, ContainerState, EngineError, EventKind, Usage};
+use crate::engine::{Container, ContainerId, ContainerState, EngineError, EventKind};
 use crate::name::{AccountName, WorkspaceName};
 
 /// All workspaces of an instance.
@@ -97,14 +97,6 @@ impl Directory {
     /// Whether it lets nobody in any more.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::SeqCst)
-    }
-
-    /// What each running workspace has used. One that cannot be asked is left out.
-    pub async fn usage(&self) -> Vec<(WorkspaceName, Usage)> {
-        let running: Vec<_> =
-            self.drivers.iter().filter_map(|entry| Some((entry.key().clone(), entry.seen.borrow().running.clone()?))).collect();
-        let ask = |(name, id): (WorkspaceName, ContainerId)| async move { Some((name, self.house.engine().usage(&id).await.ok()?)) };
-        futures_util::stream::iter(running).map(ask).buffer_unordered(ASKED_AT_ONCE).filter_map(std::future::ready).collect().await
     }
 
     /// What is public is known before anybody asks; what cannot be read needs a link.
@@ -277,6 +269,24 @@ impl Directory {
         }
     }
 
+    /// Starts to make a workspace ready for somebody who is about to arrive, after a login or by another way.
+    fn arriving(&self, grant: &Grant, login: bool) {
+        if self.draining.load(Ordering::SeqCst) {
+            return;
+        }
+        let (directory, grant) = (self.clone(), grant.clone());
+        tokio::spawn(async move {
+            let want = Request::Want { wish: wish(&grant), idle_timeout: grant.idle_timeout, reply: None };
+            // Nobody depends on it: whoever comes asks again.
+            if let Ok(handle) = directory.go_by_terms(&grant.workspace).await {
+                if login {
+                    handle.leases.count_login();
+                }
+                handle.inbox.try_send(want).ok();
+            }
+        });
+    }
+
     async fn enter(&self, grant: &Grant, progress: &ProgressSender, session: Option<Counted>) -> Result<Stay, EnsureError> {
         let asked = Instant::now();
         let _waiting = self.house.pool.person_waits();
@@ -361,17 +371,11 @@ impl Directory {
 #[async_trait::async_trait]
 impl Keeper for Directory {
     fn prepare(&self, grant: &Grant) {
-        if self.draining.load(Ordering::SeqCst) {
-            return;
-        }
-        let (directory, grant) = (self.clone(), grant.clone());
-        tokio::spawn(async move {
-            let want = Request::Want { wish: wish(&grant), idle_timeout: grant.idle_timeout, reply: None };
-            // Nobody depends on it: whoever comes asks again.
-            if let Ok(handle) = directory.go_by_terms(&grant.workspace).await {
-                handle.inbox.try_send(want).ok();
-            }
-        });
+        self.arriving(grant, false);
+    }
+
+    fn logged_in(&self, grant: &Grant) {
+        self.arriving(grant, true);
     }
 
     async fn grant_of(&self, workspace: &WorkspaceName) -> Result<Option<Grant>, EnsureError> {

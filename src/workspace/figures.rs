@@ -1,20 +1,26 @@
 //! Figures for who looks on: how all is, what one workspace uses against what it may, how many more fit. All of it from what was measured last
-//! ([`super::meter`]): asking costs the engine nothing.
+//! ([`super::meter`]): asking costs the engine nothing. Only for Prometheus it is asked what containers have used, as totals are what it counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use tracing::debug;
+
 use super::capacity::{self, Fits, Resources, Room};
-use super::directory::Directory;
+use super::directory::{ASKED_AT_ONCE, Directory};
+use super::driver::Handle;
+use super::leases::Leases;
 use super::meter::{HistorySpan, Point, Sample};
 use super::operations::{Known, Operations, PoolView, QueueView};
 use super::settings::unread;
 use super::starts::StartFigures;
 use super::{AskError, Overview, Template, policy, terms};
 use crate::auth::LimitOverrides;
+use crate::engine::{ContainerId, Usage};
 use crate::name::{TemplateName, WorkspaceName};
 use crate::store::Remembered;
-use crate::telemetry::{Disk, Host};
+use crate::telemetry::{ContainerUsage, Disk, Host, WorkspaceFigures, WorkspaceLimits};
 
 /// What a workspace may use.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -138,6 +144,24 @@ impl From<Allowed> for Resources {
     }
 }
 
+impl From<Allowed> for WorkspaceLimits {
+    fn from(allowed: Allowed) -> Self {
+        Self { cpu_cores: allowed.cpu, memory_bytes: allowed.memory, pids: allowed.pids, disk_bytes: allowed.disk }
+    }
+}
+
+impl From<Usage> for ContainerUsage {
+    fn from(usage: Usage) -> Self {
+        Self {
+            cpu_seconds: usage.cpu.as_secs_f64(),
+            memory_bytes: usage.memory,
+            network_bytes: usage.network,
+            block_bytes: usage.block,
+            pids: usage.pids,
+        }
+    }
+}
+
 // === impl Directory ===
 
 impl Directory {
@@ -160,6 +184,37 @@ impl Directory {
             host,
             disks: (state, homes),
         })
+    }
+
+    /// Brings the metrics of workspaces up to date: those that run have some, and no others, however many there are. Of one whose container
+    /// cannot be asked, the rest is told.
+    pub async fn count_running(&self) {
+        let known = self.known().await.unwrap_or_else(|why| {
+            debug!(%why, "cannot tell what workspaces may use");
+            Vec::new()
+        });
+        let known: HashMap<&WorkspaceName, &Known> = known.iter().map(|one| (&one.name, one)).collect();
+        let running = |entry: &Handle| entry.seen.borrow().running.clone();
+        let running: Vec<_> =
+            self.drivers.iter().filter_map(|entry| Some((entry.key().clone(), running(&entry)?, entry.leases.clone()))).collect();
+        let ask = |(name, id, leases): (WorkspaceName, ContainerId, Leases)| async move {
+            (name, self.house.engine().usage(&id).await.ok(), leases)
+        };
+        let asked: Vec<_> = futures_util::stream::iter(running).map(ask).buffer_unordered(ASKED_AT_ONCE).collect().await;
+        let sessions = self.house.roll.counts();
+        let figures = asked.into_iter().map(|(name, usage, leases)| {
+            let known = known.get(&name);
+            let figures = WorkspaceFigures {
+                usage: usage.map(ContainerUsage::from),
+                limits: known.and_then(|known| known.allowed).map(WorkspaceLimits::from),
+                disk_bytes: self.house.meter.disk(&name),
+                idle_seconds: leases.idle().unwrap_or_default().as_secs_f64(),
+                sessions: sessions.get(&name).copied().unwrap_or_default(),
+                logins: leases.logins(),
+            };
+            (name.to_string(), figures)
+        });
+        self.house.parts.metrics.container_usage.replace(figures.collect());
     }
 
     /// What a workspace uses and has used.

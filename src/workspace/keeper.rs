@@ -235,6 +235,11 @@ pub trait Keeper: Send + Sync + 'static {
     /// Somebody is about to arrive: starts to make her workspace ready, and returns at once.
     fn prepare(&self, grant: &Grant);
 
+    /// Somebody has logged in: as [`Self::prepare`], and her login is counted.
+    fn logged_in(&self, grant: &Grant) {
+        self.prepare(grant);
+    }
+
     /// What somebody is granted who comes to a workspace by another way than a login: what its last login was. `None`: nobody ever came.
     async fn grant_of(&self, workspace: &WorkspaceName) -> Result<Option<Grant>, EnsureError> {
         let _ = workspace;

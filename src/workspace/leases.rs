@@ -1,4 +1,4 @@
-//! Who is using a workspace, and since when nobody is.
+//! Who is using a workspace, since when nobody is, and how often somebody has logged in.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::admission::Admission;
 use crate::name::AccountName;
 
-/// The leases on one workspace, and its idle clock.
+/// The leases on one workspace, its idle clock, and the count of its logins.
 #[derive(Debug, Clone)]
 pub(super) struct Leases {
     book: Arc<Mutex<Book>>,
@@ -22,6 +22,7 @@ pub(super) struct Leases {
 struct Book {
     held: usize,
     idle_since: Instant,
+    logins: u64,
 }
 
 /// A reason to keep one workspace running.
@@ -45,7 +46,7 @@ impl Leases {
     /// None held, idle for so long already.
     pub(super) fn idle_for(already: Duration, admission: Admission) -> Self {
         let now = Instant::now();
-        let book = Book { held: 0, idle_since: now.checked_sub(already).unwrap_or(now) };
+        let book = Book { held: 0, idle_since: now.checked_sub(already).unwrap_or(now), logins: 0 };
         Self { book: Arc::new(Mutex::new(book)), admission }
     }
 
@@ -67,6 +68,16 @@ impl Leases {
     /// Starts the idle clock anew: it was used just now, by itself or by somebody who did not stay.
     pub(super) fn touch(&self) {
         self.book.lock().idle_since = Instant::now();
+    }
+
+    /// Somebody has logged in.
+    pub(super) fn count_login(&self) {
+        self.book.lock().logins += 1;
+    }
+
+    /// How often somebody has, as far as this process knows.
+    pub(super) fn logins(&self) -> u64 {
+        self.book.lock().logins
     }
 }
 

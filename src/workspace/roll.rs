@@ -1,5 +1,6 @@
 //! Who is in: the sessions there are, and ending one.
 
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -127,6 +128,15 @@ impl Roll {
         self.all.iter().map(|line| view(*line.key(), line.value())).collect()
     }
 
+    /// How many there are in each workspace that has any.
+    pub(super) fn counts(&self) -> HashMap<WorkspaceName, usize> {
+        let mut counts = HashMap::new();
+        for line in self.all.iter() {
+            *counts.entry(line.workspace.clone()).or_default() += 1;
+        }
+        counts
+    }
+
     /// A session is recorded from now on.
     pub(super) fn shows(&self, id: u64, view: View) {
         if let Some(mut line) = self.all.get_mut(&id) {
@@ -186,6 +196,7 @@ mod tests {
         let (tell, of_workspace) = watch::channel(None);
         let (one, mut end_of_one) = roll.enter(&account, &workspace, of_workspace.clone());
         let (_two, mut end_of_two) = roll.enter(&account, &workspace, of_workspace);
+        assert_eq!(roll.counts(), HashMap::from([(workspace.clone(), 2)]));
         let first = roll.all().into_iter().map(|session| session.id).min().unwrap();
         assert!(roll.end(first, Ending::Ended) && !roll.end(99, Ending::Ended));
         end_of_one.changed().await.unwrap();

@@ -454,6 +454,48 @@ async fn busy_containers_are_not_idle() {
     assert_eq!(world.state("alice"), Some(ContainerState::Exited));
 }
 
+#[tokio::test(start_paused = true)]
+async fn only_workspaces_that_run_have_series_and_their_logins_are_counted_on() {
+    let world = World::new(|_| ());
+    settle().await;
+    let shown = async |name: &str, workspace: &str| -> Option<f64> {
+        world.directory.count_running().await;
+        let text = world.metrics().text().unwrap();
+        let start = format!("innkeeper_workspace_{name}{{workspace=\"{workspace}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&start)?.parse().ok())
+    };
+    for _ in 0..2 {
+        world.directory.logged_in(&grant("alice"));
+        settle().await;
+    }
+    // Who comes by another way has not logged in.
+    world.directory.prepare(&grant("bob"));
+    settle().await;
+    let stays = (world.enter("alice").await.unwrap(), world.enter("alice").await.unwrap());
+    sleep(Duration::from_secs(10)).await;
+    for (name, value) in [
+        ("logins_total", 2.0),
+        ("sessions", 2.0),
+        ("idle_seconds", 0.0),
+        ("memory_limit_bytes", (8u64 << 30) as f64),
+        ("cpu_limit_cores", 2.0),
+        ("pids_limit", 512.0),
+        ("disk_limit_bytes", (50u64 << 30) as f64),
+    ] {
+        assert_eq!(shown(name, "alice").await, Some(value), "{name}");
+    }
+    assert_eq!((shown("logins_total", "bob").await, shown("sessions", "bob").await), (Some(0.0), Some(0.0)));
+    assert!(shown("idle_seconds", "bob").await.is_some_and(|idle| idle >= 10.0));
+    drop(stays);
+    sleep(Duration::from_secs(90)).await;
+    assert_eq!(world.state("alice"), Some(ContainerState::Exited));
+    assert_eq!((shown("logins_total", "alice").await, shown("idle_seconds", "alice").await), (None, None));
+    assert!(!world.metrics().text().unwrap().contains("workspace=\""), "nothing runs");
+    world.directory.logged_in(&grant("alice"));
+    settle().await;
+    assert_eq!(shown("logins_total", "alice").await, Some(3.0));
+}
+
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[tokio::test(start_paused = true)]
