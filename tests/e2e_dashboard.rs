@@ -14,8 +14,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use api::Api;
-use browser::{BACKSPACE, Browser, ENTER, SPACE};
-use gateway::{Gateway, Session, run, template, wait_for};
+use browser::{BACKSPACE, Browser, ENTER, ESCAPE, SPACE};
+use gateway::{Gateway, Session, run, run_with, template, wait_for};
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
@@ -246,6 +246,19 @@ fn every_page_is_whole_wide_and_narrow_in_light_and_in_the_dark() {
             }
         }
     }
+
+    // On a phone, the pages are behind a button.
+    browser.wait("!document.getElementById('nav').checkVisibility()");
+    browser.click(".menu");
+    browser.wait("document.querySelector('.menu').ariaExpanded === 'true' && document.getElementById('nav').checkVisibility()");
+    browser.click("#nav [data-page=capacity]");
+    browser.wait_text("main h1", "Capacity");
+    browser.wait("document.querySelector('.menu').ariaExpanded === 'false' && !document.getElementById('nav').checkVisibility()");
+    browser.click(".menu");
+    browser.wait("document.getElementById('nav').checkVisibility()");
+    browser.keys(ESCAPE);
+    browser.wait("!document.getElementById('nav').checkVisibility()");
+    assert_eq!(browser.text("main h1"), "Capacity");
     browser.resize(1200, 760, false);
 
     // Found by name, by state, and in another order.
@@ -322,8 +335,9 @@ fn a_tenant_is_made_used_limited_suspended_resumed_and_deleted_by_keys_alone() {
 
     // She comes, and is seen without anything being loaded anew.
     browser.run("window.neverLoadedAnew = true", &[]);
-    let mut erin =
-        Session::start(gateway.ssh_by_password("erin", &[password.as_str().unwrap()]).arg("echo up; exec python3 -m http.server 8080"));
+    let erins = || gateway.ssh_by_password("erin", &[password.as_str().unwrap()]);
+    run_with(erins().arg("cat > application.py"), include_bytes!("common/application.py")).good();
+    let mut erin = Session::start(erins().arg("exec python3 application.py 8080"));
     erin.expect("up\n");
     browser.wait_text("#sessions", "erin");
     browser.wait_text("#now", "in use");
@@ -341,17 +355,39 @@ fn a_tenant_is_made_used_limited_suspended_resumed_and_deleted_by_keys_alone() {
     press("Make a link");
     browser.wait("!!document.querySelector('dialog[open] a')");
     let link = browser.run("return document.querySelector('dialog a').href", &[]);
-    browser.keys(ENTER);
+    let dashboard = browser.tab();
+    press("Open it");
+    browser.to_new_tab();
+    browser.wait("location.host.startsWith('8080--erin.test')");
+    browser.wait_text("body", r#""x-innkeeper-workspace": "erin""#);
+    let application = browser.tab();
+    browser.to_tab(&dashboard);
+    browser.keys(ESCAPE);
+    browser.wait("!document.querySelector('dialog')");
     browser.wait_text("#links", "anybody");
 
+    // Who thinks better of it has changed nothing.
     press("Suspend");
     browser.wait("!!document.querySelector('dialog[open]')");
+    browser.keys("a slip");
+    browser.keys(ESCAPE);
+    browser.wait("!document.querySelector('dialog')");
+    press("Suspend");
+    browser.wait("!!document.querySelector('dialog[open]')");
+    assert_eq!(browser.text("main .title .badge"), "running");
     browser.keys("unpaid");
     browser.keys(ENTER);
     browser.wait_text("main .title .badge", "suspended");
     browser.wait_text(".notice", "unpaid");
     erin.end();
     wait_for("it to stop", || gateway.container_state("erin") != "running");
+    // Neither what was open goes on, nor does the link open it anew.
+    browser.to_tab(&application);
+    browser.reload();
+    browser.wait_text("body", "The workspace is suspended");
+    browser.go(link.as_str().unwrap());
+    browser.wait_text("body", "The workspace is suspended");
+    browser.to_tab(&dashboard);
     press("Resume");
     browser.wait("!document.querySelector('.notice')");
     press("Start");
@@ -365,6 +401,9 @@ fn a_tenant_is_made_used_limited_suspended_resumed_and_deleted_by_keys_alone() {
     press("Delete");
     browser.wait("!!document.querySelector('dialog[open]')");
     browser.keys(SPACE);
+    browser.tab_to("accounts");
+    browser.wait_text("dialog", "and its account erin");
+    browser.keys(SPACE);
     browser.tab_to("typed");
     browser.keys("erin");
     browser.keys(ENTER);
@@ -372,9 +411,15 @@ fn a_tenant_is_made_used_limited_suspended_resumed_and_deleted_by_keys_alone() {
     browser.wait("!document.querySelector('main').innerText.includes('erin')");
     assert!(!gateway.home("erin").exists() && gateway.container_state("erin").is_empty());
     let shown = run(gateway.innkeeper().args(["audit", "show", "--json"])).good();
-    assert!(shown.contains(r#""actor":{"dashboard":"token ops"}"#) && shown.contains("/suspend"), "{shown}");
+    assert!(shown.contains(r#""actor":{"dashboard":"token ops"}"#) && shown.matches("/suspend").count() == 1, "{shown}");
     assert_eq!(browser.complaints(), Vec::<String>::new());
+    // She is let in no more, and given nothing; the others are.
+    let refused = run(erins().arg("true"));
+    assert!(refused.status == Some(255) && refused.stderr.contains("Permission denied"), "{refused:?}");
+    assert!(!gateway.home("erin").exists() && gateway.container_state("erin").is_empty());
+    gateway.exec("alice", "true").good();
     // What the link led to is gone with her.
+    browser.to_tab(&application);
     browser.go(link.as_str().unwrap());
     browser.wait_text("body", "needs a link");
 }
@@ -404,6 +449,16 @@ fn what_strangers_write_is_text() {
     browser.wait("!!document.querySelector('.trouble')");
     assert_eq!(browser.run("return document.querySelectorAll('main img, main script, main b, main i').length", &[]), 0);
     assert!(!browser.run("return document.title", &[]).as_str().unwrap().starts_with("owned"));
+
+    // Whose accounts go with a workspace is asked in words, and nothing goes without a tick.
+    show(&browser, "workspaces/carol", "History");
+    let delete = "[...document.querySelectorAll('.actions.is-bar button')].find((button) => button.innerText === 'Delete')";
+    browser.wait(&format!("!!{delete}"));
+    browser.run(&format!("{delete}.click()"), &[]);
+    browser.wait_text("dialog", "and its accounts <i>carol</i> and carol");
+    assert_eq!(browser.run("return document.querySelectorAll('dialog i, dialog :checked').length", &[]), 0);
+    browser.keys(ESCAPE);
+    browser.wait("!document.querySelector('dialog')");
 
     // Markup that gets in all the same does nothing: neither is it made of text, nor run, nor does it change how things look.
     for made in

@@ -94,6 +94,42 @@ impl Browser {
         self.ask("POST", "/url", Some(json!({ "url": url })));
     }
 
+    /// Loads the page again.
+    pub fn reload(&self) {
+        self.ask("POST", "/refresh", Some(json!({})));
+    }
+
+    /// Presses what a selector finds with the pointer: it has to be in sight, and nothing over it.
+    pub fn click(&self, selector: &str) {
+        let found = self.ask("POST", "/element", Some(json!({ "using": "css selector", "value": selector })));
+        let element = found.as_object().unwrap().values().next().unwrap().as_str().unwrap();
+        self.ask("POST", &format!("/element/{element}/click"), Some(json!({})));
+    }
+
+    /// The tab that is driven now.
+    pub fn tab(&self) -> Value {
+        self.ask("GET", "/window", None)
+    }
+
+    /// Waits until there is a tab beside this one, and goes to it.
+    pub fn to_new_tab(&self) {
+        let (here, deadline) = (self.tab(), Instant::now() + DEADLINE);
+        loop {
+            let tabs = self.ask("GET", "/window/handles", None);
+            if let Some(other) = tabs.as_array().unwrap().iter().find(|tab| **tab != here) {
+                return self.to_tab(other);
+            }
+            assert!(Instant::now() < deadline, "there is no other tab");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Goes to a tab, and has it be in front.
+    pub fn to_tab(&self, tab: &Value) {
+        self.ask("POST", "/window", Some(json!({ "handle": tab })));
+        self.command("Page.bringToFront", json!({}));
+    }
+
     /// What a script of this function body returns; `arguments` are its arguments.
     pub fn run(&self, script: &str, arguments: &[Value]) -> Value {
         self.ask("POST", "/execute/sync", Some(json!({ "script": script, "args": arguments })))

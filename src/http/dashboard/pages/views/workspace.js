@@ -1,16 +1,18 @@
 // One workspace: what it uses, who is in it, and what an administrator does with it.
 
-import { follow, getTagged, may, maybe, send } from '../api.js';
+import { follow, getTagged, list, may, maybe, Problem, send } from '../api.js';
 import { history } from '../chart.js';
 import { h } from '../dom.js';
 import { ago, bytes, cores, count, moment, span } from '../format.js';
-import { act, badge, button, confirm, empty, facts, field, input, meter, panel, table } from '../parts.js';
+import { act, badge, button, confirm, empty, facts, field, input, meter, panel, table, toast } from '../parts.js';
 import { limitsPanel, policyPanel } from './limits.js';
 import { linksPanel } from './links.js';
 import { sessionsTable } from './sessions.js';
 
 /** Backups are read from their repository, which may be far away: not at each look. */
 const BACKUPS_EVERY = 60_000;
+/** Accounts that a question names; of more it says how many there are. */
+const NAMED = 5;
 
 const address = (name) => `/workspaces/${encodeURIComponent(name)}`;
 
@@ -81,8 +83,12 @@ function acts(name, state, details, ui) {
     };
     const remove = async () => {
         const forGood = h('label.check', {}, h('input', { type: 'checkbox', name: 'now', value: 'yes' }), ' for good, at once: nothing of it can be had back');
-        const said = await confirm({ title: `Delete ${name}?`, words: 'People in it are told and put out; its container and secrets go. Its home can be had back for a while.', act: 'Delete', danger: true, fields: [forGood], typed: name });
+        const accounts = await accountsOf(name);
+        const fields = [forGood, accounts.length ? withAccounts(accounts) : null];
+        const said = await confirm({ title: `Delete ${name}?`, words: 'People in it are told and put out; its container and secrets go. Its home can be had back for a while.', act: 'Delete', danger: true, fields, typed: name });
         if (!said) return;
+        // First, as who logs in between the two would be given a new workspace.
+        if (said.accounts === 'yes' && !await removeAccounts(accounts)) return;
         const done = await act(null, `Deleting ${name}`, (told) => follow('DELETE', `${at}?now=${said.now === 'yes'}`, undefined, told), (gone) => (gone.until ? `${name} is deleted, and can be had back until ${moment(gone.until)}` : `${name} is gone`));
         if (done) location.hash = '#/workspaces';
     };
@@ -95,6 +101,38 @@ function acts(name, state, details, ui) {
             button('Delete', remove, { kind: 'danger' }),
         ] : null,
     ];
+}
+
+/** The accounts that land in it, each with what its removal is held against. There are none where people do not log in by the accounts file. */
+async function accountsOf(name) {
+    try {
+        const landing = (await list('/accounts', undefined, Infinity)).filter((one) => one.workspace === name);
+        return await Promise.all(landing.map(async (one) => ({ name: one.name, ...await getTagged(`/accounts/${encodeURIComponent(one.name)}`) })));
+    } catch (why) {
+        if (!(why instanceof Problem)) throw why;
+        if (why.status !== 404) toast(`Its accounts: ${why.message}`, 'bad');
+        return [];
+    }
+}
+
+function listed(accounts) {
+    const names = accounts.map((one) => one.name);
+    if (names.length > NAMED) names.splice(NAMED, Infinity, `${names.length - NAMED} more`);
+    return names.length > 1 ? `${names.slice(0, -1).join(', ')} and ${names.at(-1)}` : names[0];
+}
+
+function withAccounts(accounts) {
+    const words = accounts.length > 1 ? `and its accounts ${listed(accounts)}: they cannot log in any more` : `and its account ${listed(accounts)}, which cannot log in any more`;
+    return h('label.check', {}, h('input', { type: 'checkbox', name: 'accounts', value: 'yes' }), h('span', {}, words));
+}
+
+/** Whether all are gone. One that was changed since it was shown stays. */
+function removeAccounts(accounts) {
+    const doing = async () => {
+        for (const { name, etag } of accounts) await send('DELETE', `/accounts/${encodeURIComponent(name)}`, undefined, { etag });
+        return true;
+    };
+    return act(null, `Removing ${listed(accounts)}`, doing, `${listed(accounts)} cannot log in any more`);
 }
 
 // === what it uses ===
