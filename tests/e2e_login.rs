@@ -198,7 +198,8 @@ fn who_does_not_log_in_is_not_kept() {
 fn who_cannot_be_asked_about_is_told_that_it_is_not_her_password() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let service = runtime.block_on(Service::start(|_| Reply::status(500, "")));
-    let gateway = Gateway::start(&format!("[ssh]\nlogin_grace = \"3s\"\n{}", webhook(&service.url, "token")));
+    let asking = webhook(&service.url, "token").replace("timeout = \"30s\"", "timeout = \"3s\"");
+    let gateway = Gateway::start(&format!("[ssh]\nlogin_grace = \"3s\"\n{asking}"));
     let done = run(gateway.ssh_by_password("alice", &["right"]).arg("true"));
     assert!(done.status == Some(255) && done.stderr.contains("login service cannot be reached"), "{done:?}");
     assert!(gateway.containers().is_empty());
