@@ -1,15 +1,18 @@
-//! An answer's body, and what is held until it is over.
+//! An answer's body, and what is held until it is over; and a request's, and when more of it was passed on.
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::stays::Hold;
 use super::upstream::Lent;
@@ -102,5 +105,57 @@ impl HttpBody for Body {
             Self::Own(body) => body.size_hint(),
             Self::Carried { body, .. } => body.size_hint(),
         }
+    }
+}
+
+/// The body of a request.
+pub(super) struct Passed {
+    body: Incoming,
+    last: Last,
+}
+
+/// When more of a request was last passed on.
+#[derive(Clone)]
+pub(super) struct Last(Arc<Mutex<Instant>>);
+
+// === impl Passed ===
+
+impl Passed {
+    pub(super) fn new(body: Incoming) -> (Self, Last) {
+        let last = Last(Arc::new(Mutex::new(Instant::now())));
+        (Self { body, last: last.clone() }, last)
+    }
+}
+
+impl HttpBody for Passed {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if polled.is_ready() {
+            self.last.is_now();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+// === impl Last ===
+
+impl Last {
+    pub(super) fn is_now(&self) {
+        *self.0.lock() = Instant::now();
+    }
+
+    pub(super) fn when(&self) -> Instant {
+        *self.0.lock()
     }
 }

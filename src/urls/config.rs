@@ -1,5 +1,6 @@
 //! The `[urls]` section.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -41,7 +42,7 @@ pub struct Config {
     /// Paths of applications, such as `"/healthz"`, that are asked for to see whether they live. A GET or HEAD of one neither wakes a workspace
     /// nor keeps it running: one that sleeps is answered with 503.
     pub probe_paths: Vec<String>,
-    /// How long an application may take to begin an answer.
+    /// How long an application may take to begin an answer, from when it was last sent more of the request.
     pub answer_within: Span,
     /// Addresses that lead to one port of one workspace each.
     pub fixed: Vec<Fixed>,
@@ -133,14 +134,47 @@ impl Config {
         match fixed {
             Some(fixed) if self.listen.is_empty() => {
                 let scheme = if self.tls_cert.is_some() || self.behind_tls { "https" } else { "http" };
-                Some(format!("{scheme}://{}", fixed.listen))
+                Some(format!("{scheme}://{}", self.reached_at(&fixed.listen)))
             }
             _ => (!self.listen.is_empty()).then(|| target.url(self)),
+        }
+    }
+
+    /// How others name an address that is listened on: every address of this machine is none to go to.
+    fn reached_at(&self, listen: &str) -> String {
+        match listen.parse::<SocketAddr>() {
+            Ok(address) if address.ip().is_unspecified() => {
+                let machine = rustix::system::uname();
+                let host = if self.domain.is_empty() { machine.nodename().to_string_lossy() } else { self.domain.as_str().into() };
+                format!("{host}:{}", address.port())
+            }
+            _ => listen.to_owned(),
         }
     }
 
     /// Whether there are any.
     pub fn is_on(&self) -> bool {
         !self.listen.is_empty() || !self.fixed.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_of_its_own_has_an_address_that_leads_there() {
+        let target = Target { workspace: "alice".parse().unwrap(), port: 8080 };
+        let of = |listen: &str, domain: &str| {
+            let fixed = vec![Fixed { listen: listen.to_owned(), workspace: target.workspace.clone(), port: 8080, public: false }];
+            Config { domain: domain.to_owned(), fixed, ..Config::default() }.address_of(&target)
+        };
+        assert_eq!(of("192.0.2.1:9000", "example.org").as_deref(), Some("http://192.0.2.1:9000"));
+        assert_eq!(of("[2001:db8::1]:9000", "").as_deref(), Some("http://[2001:db8::1]:9000"));
+        for every in ["0.0.0.0:9000", "[::]:9000"] {
+            assert_eq!(of(every, "example.org").as_deref(), Some("http://example.org:9000"));
+            let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            assert_eq!(of(every, ""), Some(format!("http://{machine}:9000")));
+        }
     }
 }

@@ -155,7 +155,7 @@ impl Proxy {
         match timeout(patience, self.stays.hold(name, place)).await {
             Ok(held) => held.map_err(unready),
             Err(_) if browser => {
-                self.stays.prepare(name).await;
+                self.stays.prepare(name);
                 Err(("unready", Page::Waiting))
             }
             Err(_) => Err(("unready", Page::NotReady)),

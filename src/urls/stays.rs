@@ -7,7 +7,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Target;
@@ -16,6 +17,8 @@ use crate::workspace::{Ending, EnsureError, Keeper, Stay};
 
 /// How long a lease is held after the last request: a page is many.
 const LINGER: Duration = Duration::from_secs(5);
+/// How long a workspace is waited for, for a page that asks again.
+const COMING: Duration = Duration::from_secs(60);
 
 /// The stays.
 pub(super) struct Stays {
@@ -30,6 +33,14 @@ struct Entry {
     stay: Option<Arc<Stay>>,
     places: Arc<Semaphore>,
     used: Instant,
+    /// Waits for it between the times that a page asks, so that it keeps its turn where there is a queue.
+    coming: Option<JoinHandle<()>>,
+}
+
+impl Entry {
+    fn is_coming(&self) -> bool {
+        self.coming.as_ref().is_some_and(|coming| !coming.is_finished())
+    }
 }
 
 /// A request's: a running workspace, and a place among its requests.
@@ -67,6 +78,7 @@ impl Stays {
             stay: None,
             places: Arc::new(Semaphore::new(self.each)),
             used: Instant::now(),
+            coming: None,
         });
         Arc::clone(&entry.places).try_acquire_owned().map_err(|_| Unheld::TooMany)
     }
@@ -107,11 +119,17 @@ impl Stays {
     }
 
     /// Starts to make it ready, for who asks again.
-    pub(super) async fn prepare(&self, name: &WorkspaceName) {
-        if let Ok(Some(grant)) = self.keeper.grant_of(name).await {
-            let keeper = Arc::clone(&self.keeper);
-            self.runtime.spawn(async move { keeper.prepare(&grant) });
-        }
+    pub(super) fn prepare(&self, name: &WorkspaceName) {
+        let mut all = self.all.lock();
+        let Some(entry) = all.get_mut(name).filter(|entry| !entry.is_coming()) else { return };
+        let (keeper, wanted) = (Arc::clone(&self.keeper), name.clone());
+        entry.coming = Some(self.runtime.spawn(async move {
+            let Ok(Some(grant)) = keeper.grant_of(&wanted).await else { return };
+            if let Ok(Ok(_stay)) = timeout(COMING, keeper.reach(&grant)).await {
+                // Until the page asks, it is not to make room for others.
+                sleep(LINGER).await;
+            }
+        }));
     }
 
     /// The workspace's container is not the one any more.
@@ -127,7 +145,7 @@ impl Stays {
     pub(super) fn sweep(&self) {
         self.all.lock().retain(|_, entry| {
             let in_use = entry.places.available_permits() < self.each;
-            in_use || entry.used.elapsed() < LINGER
+            in_use || entry.is_coming() || entry.used.elapsed() < LINGER
         });
     }
 }

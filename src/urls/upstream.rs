@@ -16,8 +16,9 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
+use super::body::{Last, Passed};
 use super::target::Target;
 use crate::attach::{Address, AttachError, Failure};
 use crate::workspace::{Keeper, OpenError, Stay};
@@ -47,7 +48,7 @@ struct Idle {
 
 /// A connection, and where its requests go in.
 struct Line {
-    sender: SendRequest<Incoming>,
+    sender: SendRequest<Passed>,
     /// `None`: it is over.
     connection: Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>,
 }
@@ -81,16 +82,19 @@ impl Upstream {
         self: &Arc<Self>,
         target: &Target,
         stay: &Stay,
-        mut request: Request<Incoming>,
+        request: Request<Incoming>,
         within: Duration,
     ) -> Result<(Response<Incoming>, Lent), Failed> {
+        let (head, body) = request.into_parts();
+        let (body, last) = Passed::new(body);
+        let mut request = Request::from_parts(head, body);
         // One that waited may have been hung up on in this moment: then nothing of the request was read, and it goes over a new one.
         while let Some(mut line) = self.take(target, &stay.container) {
             let sent = line.sender.try_send_request(request);
-            match timeout(within, line.until(sent)).await {
-                Err(_) => return Err(Failed::TooSlow),
-                Ok(Ok(response)) => return Ok((response, self.lend(target, stay, line))),
-                Ok(Err(mut why)) => match why.take_message() {
+            match line.answer(sent, &last, within).await {
+                None => return Err(Failed::TooSlow),
+                Some(Ok(response)) => return Ok((response, self.lend(target, stay, line))),
+                Some(Err(mut why)) => match why.take_message() {
                     Some(unsent) => request = unsent,
                     None => return Err(Failed::Broken(why.into_error().to_string())),
                 },
@@ -98,10 +102,10 @@ impl Upstream {
         }
         let mut line = timeout(CONNECT, self.connect(target, stay)).await.map_err(|_| Failed::TooSlow)??;
         let sent = line.sender.send_request(request);
-        match timeout(within, line.until(sent)).await {
-            Err(_) => Err(Failed::TooSlow),
-            Ok(Ok(response)) => Ok((response, self.lend(target, stay, line))),
-            Ok(Err(why)) => Err(Failed::Broken(why.to_string())),
+        match line.answer(sent, &last, within).await {
+            None => Err(Failed::TooSlow),
+            Some(Ok(response)) => Ok((response, self.lend(target, stay, line))),
+            Some(Err(why)) => Err(Failed::Broken(why.to_string())),
         }
     }
 
@@ -161,6 +165,21 @@ impl Line {
             then.as_mut().poll(cx)
         })
         .await
+    }
+
+    /// Drives it until there is an answer. `None`: there was none for so long, and no more of the request was passed on: however slowly it
+    /// arrives, the application is not late.
+    async fn answer<T>(&mut self, sent: impl Future<Output = T>, last: &Last, within: Duration) -> Option<T> {
+        last.is_now();
+        let mut answer = pin!(self.until(sent));
+        loop {
+            let seen = last.when();
+            match timeout_at(seen + within, &mut answer).await {
+                Ok(answer) => return Some(answer),
+                Err(_) if last.when() == seen => return None,
+                Err(_) => {}
+            }
+        }
     }
 
     /// Drives it until it takes another request, or is over.

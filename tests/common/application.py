@@ -1,6 +1,7 @@
 """What somebody may run in her workspace: an application that is asked in different ways, and misbehaves where it is told to."""
 
 import asyncio
+import base64
 import hashlib
 import json
 import sys
@@ -31,6 +32,8 @@ async def talk(reader, writer):
             match path.split("?")[0]:
                 case "/post":
                     answer(f"{len(body)} {hashlib.sha256(body).hexdigest()}")
+                case "/echo":
+                    writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
                 case "/cookies":
                     answer("", "Set-Cookie: a=1; Domain=test; Path=/", "Set-Cookie: __Host-innkeeper=stolen", "Set-Cookie: innkeeper-url=x")
                 case "/away":
@@ -54,6 +57,13 @@ async def talk(reader, writer):
                         writer.write(data.upper())
                         await writer.drain()
                     break
+                case "/websocket":
+                    key = headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+                    accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
+                    agreed = f"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n"
+                    writer.write(f"HTTP/1.1 101 Switching Protocols\r\n{agreed}\r\n".encode())
+                    await echo_frames(reader, writer)
+                    break
                 case "/babble":
                     writer.write(b"SSH-2.0-not-http\r\n\r\n")
                     break
@@ -76,6 +86,18 @@ async def talk(reader, writer):
     except (asyncio.IncompleteReadError, ConnectionError):
         pass
     writer.close()
+
+
+async def echo_frames(reader, writer):
+    """Sends back the text of short frames (RFC 6455, section 5.2), until one is of another kind or not masked."""
+    while True:
+        first, length = await reader.readexactly(2)
+        if first != 0x81 or not 0x80 <= length < 0xFE:
+            return
+        mask = await reader.readexactly(4)
+        data = await reader.readexactly(length - 0x80)
+        writer.write(bytes([first, len(data)]) + bytes(byte ^ mask[at % 4] for at, byte in enumerate(data)))
+        await writer.drain()
 
 
 async def read_body(reader, headers):
