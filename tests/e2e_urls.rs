@@ -335,7 +335,7 @@ fn web_sockets_take_places_of_their_workspace_alone() {
 #[test]
 fn who_is_slow_keeps_nobody_waiting_and_is_served_to_the_end() {
     // How long a request takes to arrive is not how long an application takes to answer.
-    let (within, slow_for) = (Duration::from_secs(5), Duration::from_secs(8));
+    let (within, slow_for) = (Duration::from_secs(10), Duration::from_secs(14));
     let world = World::start(&format!("public = [8080]\nanswer_within = \"{}s\"", within.as_secs()), "");
     let _application = world.application("alice", 8080);
     let enough = AtomicBool::new(false);
