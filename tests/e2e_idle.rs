@@ -6,6 +6,7 @@
 mod gateway;
 
 use std::fs;
+use std::time::Duration;
 
 use gateway::{Gateway, wait_for};
 
@@ -51,6 +52,24 @@ fn nothing_is_stopped_where_that_is_switched_off_and_busy_ones_are_where_they_do
     gateway.configure("[idle]\ntimeout = \"1s\"\nkeep_busy = false\n");
     gateway.reload();
     wait_for("alice's container to be stopped", || gateway.container_state("alice") == "exited");
+}
+
+#[test]
+fn a_job_that_asks_for_it_is_kept_also_by_the_next_gateway_and_no_longer_than_it_runs() {
+    let mut gateway = Gateway::start("[idle]\ntimeout = \"1s\"\nkeep_busy = false\n");
+    let job = "innkeeper-keep 1h -- sh -c 'touch begun; while ! test -e enough; do sleep 0.1; done; touch done'";
+    gateway.exec("alice", &format!("{job} >/dev/null 2>&1 </dev/null & while ! test -e begun; do sleep 0.1; done")).good();
+    gateway.wait_sweeps(6);
+    assert_eq!(gateway.container_state("alice"), "running");
+    gateway.kill();
+    // Longer than it may be idle, as far as the next one has it written down.
+    std::thread::sleep(Duration::from_secs(2));
+    gateway.up();
+    gateway.wait_sweeps(6);
+    assert_eq!(gateway.container_state("alice"), "running", "it was asked for before");
+    fs::write(gateway.home("alice").join("enough"), "").unwrap();
+    wait_for("the job to be done and its container to be stopped", || gateway.container_state("alice") == "exited");
+    assert!(gateway.home("alice").join("done").exists());
 }
 
 #[test]

@@ -91,6 +91,9 @@ fn one_workspace_is_stopped_sooner_and_another_never() {
     wait_for("those with a limit to be stopped", || ["alice", "dave"].iter().all(|name| gateway.container_state(name) == "exited"));
     gateway.wait_sweeps(6);
     assert_eq!((gateway.container_state("bob"), gateway.container_state("carol")), ("running".to_owned(), "running".to_owned()));
+    let status = |name: &str| gateway.exec(name, "innkeeper-status").good();
+    assert!(status("bob").contains("never stopped for being idle"), "{}", status("bob"));
+    assert!(status("carol").contains("stopped 1h after"), "{}", status("carol"));
     let usage = |name: &str| admin.good(200, "GET", &format!("/workspaces/{name}/usage"), None)["idle_timeout_seconds"].clone();
     assert_eq!([usage("bob"), usage("carol"), usage("dave")], [Value::Null, json!(3600), json!(3)]);
     // It is gone by at once.

@@ -254,6 +254,12 @@ pub trait Attach: Send + Sync + 'static {
         false
     }
 
+    /// Whether it is not known yet if something inside asks for that: its init has not come back to this gateway.
+    fn is_awaited(&self, container: &ContainerId) -> bool {
+        let _ = container;
+        false
+    }
+
     /// For how much longer something inside asks for that; `None`: nothing does.
     fn kept(&self, container: &ContainerId) -> Option<Duration> {
         let _ = container;

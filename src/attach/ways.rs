@@ -59,6 +59,10 @@ impl Attach for Ways {
         self.of(container).can_be_kept(container)
     }
 
+    fn is_awaited(&self, container: &ContainerId) -> bool {
+        self.of(container).is_awaited(container)
+    }
+
     fn kept(&self, container: &ContainerId) -> Option<Duration> {
         self.of(container).kept(container)
     }

@@ -9,6 +9,7 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::admission::Admission;
@@ -85,6 +86,8 @@ pub struct Parts {
 /// Everything that drivers, the pool and the sweeper share.
 pub(super) struct House {
     pub(super) parts: Parts,
+    /// Since when there is this gateway.
+    pub(super) began: Instant,
     /// Where drivers run, whoever is the first to ask for one.
     pub(super) runtime: Handle,
     pub(super) rules: ArcSwap<Rules>,
@@ -129,6 +132,7 @@ impl House {
         let roll = Roll::new(events.clone());
         let admission = Admission::new(rules.limits.containers, rules.limits.queue);
         Self {
+            began: Instant::now(),
             parts,
             runtime: Handle::current(),
             rules: ArcSwap::from_pointee(rules),

@@ -65,21 +65,19 @@ impl Directory {
                 line("volume", format!("{volume} at {path}: {usage}"));
             }
         }
-        let rules = self.house.rules.load();
-        let idle = handle.seen.borrow().record.idle_timeout.unwrap_or_else(|| rules.idle.timeout.get());
+        let (rules, seen) = (self.house.rules.load(), handle.seen.borrow().clone());
         let sessions = handle.leases.count();
-        let then = if idle.is_zero() {
-            "never stopped for being idle".to_owned()
-        } else {
-            format!("stopped {} after the last has ended", span(idle))
+        let then = match (rules.idle_limit(&seen), handle.leases.idle()) {
+            (None, _) => "never stopped for being idle".to_owned(),
+            (Some(limit), None) => format!("stopped {} after the last has ended", span(limit)),
+            (Some(limit), Some(idle)) => format!("idle for {}, stopped after {}", span(idle), span(limit)),
         };
         line("sessions", format!("{sessions} now; {then}"));
         let (recorded, watched) = self.house.roll.seen(name);
         if recorded > 0 {
             line("recording", format!("{recorded} of them, of which {watched} are watched by an administrator right now"));
         }
-        if let Some(most) = rules.idle.max_lifetime.unless_zero() {
-            let left = most.saturating_sub(handle.seen.borrow().since.elapsed());
+        if let Some(left) = self.life(&rules, &seen, container).left() {
             line("lifetime", format!("{} left", span(left)));
         }
         text

@@ -29,7 +29,7 @@ type Candidate = (Handle, ContainerId, Option<Duration>);
 
 /// How long a container has lived, and may.
 #[derive(Debug, Clone, Copy)]
-struct Life {
+pub(super) struct Life {
     age: Duration,
     /// The longest that it may; `None`: for ever.
     most: Option<Duration>,
@@ -42,6 +42,8 @@ struct Life {
 /// Share of one CPU, averaged between two sweeps, from which a container counts as busy. A shell at its prompt and an editor's idle
 /// server stay well below; anything that computes is far above.
 const BUSY: f64 = 0.02;
+/// How long after the gateway's start inits may take to come back to it. They try five times a second.
+const COME_BACK: Duration = Duration::from_secs(10);
 /// Pause between two sweeps whatever the settings say, so that sweeping is not all that is done.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
@@ -81,7 +83,8 @@ impl Directory {
         let rules = self.house.rules.load_full();
         let idle = |handle: &Handle| {
             let seen = handle.seen.borrow().clone();
-            let may_go = self.life(&rules, &seen, seen.running.as_ref()?).kept.is_none() && !rules.goes_on(&seen);
+            let id = seen.running.as_ref()?;
+            let may_go = !self.is_awaited(id) && self.life(&rules, &seen, id).kept.is_none() && !rules.goes_on(&seen);
             may_go.then(|| handle.leases.idle()).flatten()
         };
         let longest = self.handles().into_iter().filter_map(|handle| Some((idle(&handle)?, handle))).max_by_key(|(idle, _)| *idle);
@@ -108,6 +111,9 @@ impl Directory {
                 handle.inbox.try_send(Request::Enforce).ok();
                 continue;
             }
+            if self.is_awaited(&id) {
+                continue;
+            }
             let life = self.life(&rules, &seen, &id);
             match life.left() {
                 Some(Duration::ZERO) => {
@@ -125,16 +131,15 @@ impl Directory {
             if life.kept.is_some() {
                 handle.leases.touch();
             } else if handle.leases.idle().is_some() && !rules.goes_on(&seen) {
-                let limit = seen.idle.and_then(IdlePolicy::limit).or(seen.record.idle_timeout);
-                candidates.push((handle, id, limit));
+                candidates.push((handle, id, rules.idle_limit(&seen)));
             }
         }
         if rules.idle.keep_busy {
             candidates = self.not_busy(samples, candidates).await;
         }
         // Drivers stop theirs at the same time as others.
-        for (handle, _, timeout) in candidates {
-            if is_idle(&rules, &handle, timeout) {
+        for (handle, _, limit) in candidates {
+            if limit.zip(handle.leases.idle()).is_some_and(|(limit, idle)| idle >= limit) {
                 handle.inbox.try_send(Request::Stop { reason: StopReason::Idle }).ok();
             }
         }
@@ -142,8 +147,13 @@ impl Directory {
         self.house.admission.look_for_room();
     }
 
+    /// Whether something in it may have asked the gateway before this one to be kept, and has not had the time to ask again.
+    fn is_awaited(&self, id: &ContainerId) -> bool {
+        self.house.began.elapsed() < COME_BACK && self.house.parts.attach.is_awaited(id)
+    }
+
     /// How long a running workspace has lived, and may.
-    fn life(&self, rules: &Rules, seen: &Seen, id: &ContainerId) -> Life {
+    pub(super) fn life(&self, rules: &Rules, seen: &Seen, id: &ContainerId) -> Life {
         let template = seen.record.template.clone();
         let keep_max = rules.templates.get(&template).map(|template| template.keep_max.get()).unwrap_or_default();
         let kept = self.house.parts.attach.kept(id).map(|kept| kept.min(keep_max)).filter(|kept| !kept.is_zero());
@@ -339,19 +349,20 @@ impl Rules {
             None => self.keeps_running(&seen.record.template),
         }
     }
-}
 
-fn is_idle(rules: &Rules, handle: &Handle, timeout: Option<Duration>) -> bool {
-    let limit = match timeout {
-        Some(limit) => (!limit.is_zero()).then_some(limit),
-        None => rules.idle.timeout.unless_zero(),
-    };
-    matches!((limit, handle.leases.idle()), (Some(limit), Some(idle)) if idle >= limit)
+    /// For how long a workspace runs though nobody is in it; `None`: for ever.
+    pub(super) fn idle_limit(&self, seen: &Seen) -> Option<Duration> {
+        if self.goes_on(seen) {
+            return None;
+        }
+        let limit = seen.idle.and_then(IdlePolicy::limit).or(seen.record.idle_timeout).unwrap_or_else(|| self.idle.timeout.get());
+        (!limit.is_zero()).then_some(limit)
+    }
 }
 
 impl Life {
     /// How much of it is left; `None`: no end is set.
-    fn left(self) -> Option<Duration> {
+    pub(super) fn left(self) -> Option<Duration> {
         let most = self.most?;
         let asked = self.age + self.kept.unwrap_or_default();
         Some(asked.max(most).min(most + self.keep_max).saturating_sub(self.age))

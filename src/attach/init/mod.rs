@@ -315,6 +315,10 @@ impl Attach for InitAttach {
         self.knows(container)
     }
 
+    fn is_awaited(&self, container: &ContainerId) -> bool {
+        self.knows(container) && self.link_now(container).is_none()
+    }
+
     fn kept(&self, container: &ContainerId) -> Option<Duration> {
         self.link_now(container).and_then(|link| link.leases().kept())
     }
