@@ -60,12 +60,7 @@ async fn session(connection: &Handle<Trusting>, nth: usize) {
 }
 
 async fn account(port: u16, name: &str, key: Arc<PrivateKey>) {
-    let began = Instant::now();
-    for nth in 0..CONNECTIONS {
-        // A machine that is slow enough to take so long has done enough.
-        if nth > CONNECTIONS / 5 && began.elapsed() > Duration::from_secs(150) {
-            return;
-        }
+    for _ in 0..CONNECTIONS {
         let mut connection = client::connect(Arc::default(), ("127.0.0.1", port), Trusting).await.unwrap();
         let login = connection.authenticate_publickey(name, PrivateKeyWithHashAlg::new(key.clone(), None)).await.unwrap();
         assert!(login.success());

@@ -19,7 +19,7 @@ pub use protocol::{Backup, BackupError, Damage, Done, MOST_SETTINGS, Progress, P
 pub use retention::{Keep, surplus};
 pub use schedule::{Attempts, Due, due, verifies};
 pub(crate) use scheduler::seconds;
-pub use scheduler::{Homes, Scheduler, Verification};
+pub use scheduler::{Homes, Scheduler};
 pub use worker::main as worker_main;
 
 /// The argument that makes this program a worker.

@@ -18,15 +18,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(5 * 60);
 /// How long until a target that could not be listed is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 
-/// What became of the last verification of the repository.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verification {
-    /// When that was.
-    pub at: SystemTime,
-    /// How many things were wrong.
-    pub wrong: u64,
-}
-
 /// Where homes are found, and what is remembered.
 #[async_trait]
 pub trait Homes: Send + Sync {
@@ -36,8 +27,8 @@ pub trait Homes: Send + Sync {
     /// Makes a backup of one of them, and counts it.
     async fn back_up(&self, home: &str) -> Result<(), String>;
 
-    /// What became of the last verification of this repository.
-    async fn verified(&self) -> Result<Option<Verification>, String>;
+    /// When this repository was last verified.
+    async fn verified(&self) -> Result<Option<SystemTime>, String>;
 
     /// Verifies it, and remembers what became of it.
     async fn verify(&self) -> Result<(), String>;
@@ -68,6 +59,13 @@ struct Past {
     tidied: Instant,
 }
 
+impl Past {
+    fn not_verified(&mut self) {
+        let times = self.unverified.map_or(0, |(_, times)| times).saturating_add(1);
+        self.unverified = Some((SystemTime::now(), times));
+    }
+}
+
 impl Scheduler {
     /// Makes backups until it is told to stop; one that is being made is given up then.
     ///
@@ -79,11 +77,18 @@ impl Scheduler {
 
     /// Makes a backup if one is due, or waits.
     async fn turn(&self, past: &mut Past) {
+        // Where nothing is backed up by itself, the target may not be there until it is asked for.
+        if self.every.is_zero() && !self.verifies(past, false, SystemTime::now()).await {
+            return tokio::time::sleep(LOOK_EVERY.min(self.verify_every)).await;
+        }
         let (names, last) = match self.look().await {
             Ok(found) => found,
             Err(why) => {
                 warn!("backups: {why}");
                 self.metrics.backup_failures.inc();
+                if self.every.is_zero() {
+                    past.not_verified();
+                }
                 tokio::time::sleep(ASK_AGAIN).await;
                 return;
             }
@@ -144,7 +149,7 @@ impl Scheduler {
         }
         match self.homes.verified().await {
             Ok(verified) => {
-                let attempts = Attempts { last: verified.map(|verified| verified.at), failed: past.unverified };
+                let attempts = Attempts { last: verified, failed: past.unverified };
                 verifies(attempts, self.verify_every, homes_wait, now)
             }
             Err(why) => {
@@ -158,10 +163,9 @@ impl Scheduler {
         match self.homes.verify().await {
             Ok(()) => past.unverified = None,
             Err(why) => {
-                let times = past.unverified.map_or(0, |(_, times)| times).saturating_add(1);
-                past.unverified = Some((SystemTime::now(), times));
+                past.not_verified();
                 self.metrics.backup_failures.inc();
-                warn!(times, "the repository could not be verified: {why}");
+                warn!("the repository could not be verified: {why}");
             }
         }
     }

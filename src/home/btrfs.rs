@@ -42,8 +42,6 @@ const MAGIC: u64 = 0x9123_683E;
 const ROOT_INODE: u64 = 256;
 /// Ids that are remembered. They can be asked for again.
 const MOST_IDS: usize = 4096;
-/// How deep subvolumes that somebody made in her home are looked for.
-const DEEPEST: usize = 64;
 /// A directory, and nothing that leads to one.
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// Why a quota of inodes does not hold.
@@ -104,33 +102,36 @@ impl Btrfs {
         }
     }
 
-    /// Removes a subvolume right below the root, and those that its user has made in it.
-    fn delete(&self, subvolume: &Path, deeper: usize) -> Result<(), HomeError> {
-        let failed = |why| HomeError::of("remove", subvolume)(why);
-        let delete = || BTRFS.run(["subvolume".as_ref(), "delete".as_ref(), subvolume.as_os_str()], LONG).map(drop);
-        self.forget(subvolume);
-        // It does not go before those in it, which hardly any has.
-        let Err(why) = delete() else { return Ok(()) };
-        if std::fs::symlink_metadata(subvolume).is_err_and(|why| why.kind() == io::ErrorKind::NotFound) {
-            // Somebody else was at it.
-            return Ok(());
+    /// Removes a subvolume right below the root, and those that its user has made in it, however many there are and however they are nested.
+    fn delete(&self, subvolume: &Path) -> Result<(), HomeError> {
+        let mut left = vec![subvolume.to_owned()];
+        while let Some(last) = left.last().cloned() {
+            self.forget(&last);
+            let deleted = BTRFS.run(["subvolume".as_ref(), "delete".as_ref(), last.as_os_str()], LONG);
+            // It does not go before those in it, which hardly any has. Where it is gone somebody else was at it.
+            if let Err(why) = deleted
+                && std::fs::symlink_metadata(&last).is_ok()
+            {
+                let inner = self.bring_out(&last)?;
+                if inner.is_empty() {
+                    return Err(HomeError::of("remove", &last)(why));
+                }
+                left.extend(inner);
+                continue;
+            }
+            left.pop();
         }
-        if deeper == 0 {
-            return Err(failed(io::Error::other("subvolumes are nested too deep in it")));
-        }
-        if self.bring_out(subvolume, deeper - 1)? == 0 {
-            return Err(failed(why));
-        }
-        delete().map_err(failed)
+        Ok(())
     }
 
-    /// Removes the subvolumes in one. They are named as their user likes, and lie where she likes: no path of hers is given to a program. Each
-    /// is moved out, from one open directory to another, under a name of ours, which a kill leaves to the next start.
-    fn bring_out(&self, subvolume: &Path, deeper: usize) -> Result<u64, HomeError> {
+    /// Moves the subvolumes in one out, beside it. They are named as their user likes, and lie where she likes: no path of hers is given to a
+    /// program. Each goes from one open directory to another, under a name of ours, which a kill leaves to the next start.
+    fn bring_out(&self, subvolume: &Path) -> Result<Vec<PathBuf>, HomeError> {
         let failed = |why| HomeError::of("take subvolumes out of", subvolume)(why);
         let root = subvolume.parent().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         let open = |path: &Path| fs::openat(CWD, path, DIRECTORY, Mode::empty()).map_err(|why| failed(why.into()));
         let (shelf, tree) = (open(root)?, open(subvolume)?);
+        let mut out = Vec::new();
         let take = |dir: BorrowedFd<'_>, name: &CStr| {
             let ours = fresh_stage();
             match fs::renameat(dir, name, &shelf, &ours) {
@@ -142,10 +143,12 @@ impl Btrfs {
                 }
                 renamed => renamed?,
             }
-            self.delete(&root.join(ours), deeper).map_err(io::Error::other)
+            out.push(root.join(ours));
+            Ok(())
         };
-        pick(tree.as_fd(), &|_| ControlFlow::Continue(()), |stat| stat.st_ino == ROOT_INODE, take)
-            .map_err(|why| failed(io::Error::other(why)))
+        let picked = pick(tree.as_fd(), &|_| ControlFlow::Continue(()), |stat| stat.st_ino == ROOT_INODE, take);
+        picked.map_err(|why| failed(io::Error::other(why)))?;
+        Ok(out)
     }
 }
 
@@ -209,7 +212,7 @@ impl Driver for Btrfs {
 
     fn remove(&self, entry: &Path) -> Result<(), HomeError> {
         if is_subvolume(entry) {
-            self.delete(entry, DEEPEST)
+            self.delete(entry)
         } else if is_directory(entry) {
             Directories.remove(entry)
         } else {

@@ -67,14 +67,15 @@ mod tests {
 
     use super::*;
 
-    /// How long the second of two small things takes that a client with Nagle's algorithm says in a row, in the quickest of some.
+    /// How long the second of two small things takes that a client with Nagle's algorithm says in a row, in half of some:
+    /// the kernel acknowledges the first ones of a connection at once anyway.
     async fn second(logs_in: bool) -> Duration {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         set_tcp_nodelay(&client, false).unwrap();
         let mut stream = Prompt::new(listener.accept().await.unwrap().0, || logs_in);
-        let mut quickest = Duration::MAX;
-        for _ in 0..20 {
+        let mut took = Vec::new();
+        for _ in 0..41 {
             // Question and answer, as lines of identification are: from then on the kernel waits for an answer to acknowledge with.
             client.write_all(b"a").await.unwrap();
             assert_eq!(stream.read_u8().await.unwrap(), b'a');
@@ -85,14 +86,15 @@ mod tests {
             let began = Instant::now();
             client.write_all(b"d").await.unwrap();
             assert_eq!(stream.read_u8().await.unwrap(), b'd');
-            quickest = quickest.min(began.elapsed());
+            took.push(began.elapsed());
         }
-        quickest
+        took.sort();
+        took[took.len() / 2]
     }
 
     #[tokio::test]
     async fn what_a_client_says_twice_in_a_row_waits_for_nothing_while_it_logs_in() {
         let (prompt, usual) = (second(true).await, second(false).await);
-        assert!(prompt < Duration::from_millis(20), "{prompt:?}, and {usual:?} otherwise");
+        assert!(prompt < usual / 2, "{prompt:?}, and {usual:?} otherwise");
     }
 }

@@ -30,6 +30,7 @@ pub use settings::{
 };
 pub use tokens::{StoredToken, TokenHash};
 pub use upgrades::{FailedUpgrade, Upgrade, UpgradeStep};
+pub use verifications::Verification;
 
 use crate::name::{TemplateName, WorkspaceName};
 

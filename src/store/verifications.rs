@@ -5,7 +5,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rusqlite::{OptionalExtension, params};
 
 use super::{Store, StoreError, seconds, since_epoch};
-use crate::backup::Verification;
+
+/// What became of the last verification of a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verification {
+    /// When that was.
+    pub at: SystemTime,
+    /// How many things were wrong.
+    pub wrong: u64,
+}
 
 impl Store {
     /// Remembers what became of the last verification of a repository.

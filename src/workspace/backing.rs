@@ -10,9 +10,10 @@ use super::directory::Directory;
 use super::driver::Request;
 use super::moving::{HOME, VOLUME};
 use super::passing::{Done, Running, Step, StepSender};
-use crate::backup::{self, Backup, BackupError, Backups, Reason, Root, Subject, Verification};
+use crate::backup::{self, Backup, BackupError, Backups, Reason, Report, Root, Subject};
 use crate::home::{AsideId, AsideReason, HomeError, HomeId, Snapshot};
 use crate::name::{WorkspaceName, printable};
+use crate::store::Verification;
 
 /// A backup that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,7 +151,14 @@ impl Directory {
         self.spawn_task(move |step| async move {
             match chore {
                 Chore::BackUp => directory.back_up_all(&step).await,
-                Chore::Verify { share } => directory.verify(share, &step).await,
+                Chore::Verify { share } => {
+                    let report = directory.verify(share, &step).await?;
+                    // Whoever has asked is told what was found, whatever becomes of the record.
+                    if let Err(why) = directory.remember_verification(share, &report).await {
+                        warn!(%why, "it is not written down what a verification has found");
+                    }
+                    Ok(Done { bytes: Some(report.bytes), report: Some(report), ..Done::default() })
+                }
             }
         })
     }
@@ -176,24 +184,28 @@ impl Directory {
         Ok(all)
     }
 
-    async fn verify(&self, share: f64, step: &StepSender) -> Result<Done, AskError> {
-        let backups = self.repository()?;
+    async fn verify(&self, share: f64, step: &StepSender) -> Result<Report, AskError> {
         step.send_replace(Step { what: "waiting for its turn", ..Step::default() });
         let told = |at: backup::Progress| {
             step.send_replace(Step { what: "reading the repository", entries: 0, bytes: at.bytes });
         };
-        let report = backups.verify(share, &told).await?;
+        let report = self.repository()?.verify(share, &told).await?;
         if !report.is_clean() {
             warn!(wrong = report.wrong, backups = report.damage.len(), "the repository is damaged: {}", report.examples.join("; "));
         }
-        // What a part does not show is not mended by that.
+        Ok(report)
+    }
+
+    /// Keeps what a verification has found. What a part does not show is not mended by that.
+    async fn remember_verification(&self, share: f64, report: &Report) -> Result<(), AskError> {
+        let backups = self.repository()?;
         let before = if share < 1.0 { self.last_verification().await?.map_or(0, |last| last.wrong) } else { 0 };
         if share >= backups.share() || report.wrong > before {
             let verification = Verification { at: SystemTime::now(), wrong: report.wrong.max(before) };
             self.house.parts.store.verified(backups.target(), verification).await.map_err(super::settings::unread)?;
             self.count_verification(verification);
         }
-        Ok(Done { bytes: Some(report.bytes), report: Some(report), ..Done::default() })
+        Ok(())
     }
 
     async fn last_verification(&self) -> Result<Option<Verification>, AskError> {
@@ -285,20 +297,22 @@ impl backup::Homes for Directory {
         self.back_up_counted(&name, &StepSender::default()).await.map(drop).map_err(|why| why.to_string())
     }
 
-    async fn verified(&self) -> Result<Option<Verification>, String> {
+    async fn verified(&self) -> Result<Option<SystemTime>, String> {
         let last = self.last_verification().await.map_err(|why| why.to_string())?;
         // After a start, too, it is told what was wrong before.
         last.into_iter().for_each(|last| self.count_verification(last));
-        Ok(last)
+        Ok(last.map(|last| last.at))
     }
 
     async fn verify(&self) -> Result<(), String> {
         let verified = async {
             let wrong = self.last_verification().await?.is_some_and(|last| last.wrong > 0);
             let share = if wrong { 1.0 } else { self.repository()?.share() };
-            Directory::verify(self, share, &StepSender::default()).await
+            let report = Directory::verify(self, share, &StepSender::default()).await?;
+            // Where that fails it counts as not done, and is not done again at once.
+            self.remember_verification(share, &report).await
         };
-        verified.await.map(drop).map_err(|why| why.to_string())
+        verified.await.map_err(|why| why.to_string())
     }
 }
 

@@ -12,20 +12,19 @@ use super::walk::Walk;
 use super::{MAX_DEPTH, TreeError, Watch};
 
 /// Goes through a tree and hands every directory in it that `is_one` to `take`, by the directory that it is in and its name, instead of going into
-/// it. What is mounted is passed over. Says how many those were.
+/// it. What is mounted is passed over.
 pub(in crate::home) fn pick(
     root: BorrowedFd<'_>,
     watch: Watch<'_>,
     is_one: impl Fn(&Stat) -> bool,
     mut take: impl FnMut(BorrowedFd<'_>, &CStr) -> io::Result<()>,
-) -> Result<u64, TreeError> {
+) -> Result<(), TreeError> {
     let mut walk = Walk::new(root)?;
     let mut budget = Budget::new(Limits::default(), watch);
-    let mut taken = 0;
     loop {
         let Some(found) = walk.next()? else {
             if walk.leave()?.is_none() {
-                return Ok(taken);
+                return Ok(());
             }
             continue;
         };
@@ -35,7 +34,6 @@ pub(in crate::home) fn pick(
         }
         if entry::look(walk.dir(), &found.name)?.is_some_and(|stat| is_one(&stat)) {
             take(walk.dir(), &found.name).map_err(TreeError::of("take a directory out"))?;
-            taken += 1;
         } else if walk.depth() + 1 < MAX_DEPTH {
             // What is mounted there, or something else by now, is not gone into.
             walk.enter(&found.name)?;
