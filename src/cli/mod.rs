@@ -197,9 +197,13 @@ fn told(result: Result<(), CommandError>) -> Exit {
     }
 }
 
+/// After how many steps of tasks it is looked who else has something to say. With tokio's own 61 a key that is pressed waits for as many lines
+/// of others; a look is one system call.
+const LOOK_EVERY: u32 = 4;
+
 /// Runs what waits for others.
 fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().event_interval(LOOK_EVERY).enable_all().build()?;
     let done = runtime.block_on(future);
     // Not longer for whatever a thread is still busy with: what had to end has ended.
     runtime.shutdown_timeout(Duration::from_secs(1));
