@@ -123,7 +123,10 @@ impl Gateway {
     /// The next order that has come.
     pub(crate) fn receive(&mut self) -> Option<Order> {
         let socket = self.socket.as_ref().filter(|_| !self.broken)?;
-        self.buffer.resize(MAX_MESSAGE, 0);
+        if self.buffer.is_empty() {
+            // Of zeros that nobody wrote: what no message fills takes no memory.
+            self.buffer = vec![0; MAX_MESSAGE];
+        }
         let why = match wire::receive(socket, &mut self.buffer) {
             Ok(wire::Received { message: Order::Welcome { .. }, .. }) if !self.welcome => {
                 self.welcome = true;
