@@ -6,9 +6,10 @@
 mod gateway;
 
 use std::fs;
+use std::process::Stdio;
 use std::time::Duration;
 
-use gateway::{Gateway, wait_for};
+use gateway::{Gateway, run, wait_for};
 
 #[test]
 fn an_idle_container_is_stopped_and_its_processes_may_tidy_up_first() {
@@ -85,4 +86,37 @@ fn a_container_that_has_run_for_long_enough_is_stopped_under_its_sessions() {
     wait_for("alice's container to be stopped", || gateway.container_state("alice") == "exited");
     gateway.wait_metric("innkeeper_stops_total{reason=\"lifetime\"}", |count| count >= 1.0);
     assert_eq!(gateway.exec("alice", "echo back").good(), "back\n");
+}
+
+#[test]
+fn an_administrator_gives_notice_and_may_take_it_back() {
+    let gateway = Gateway::start("[idle]\nnotice = \"3s\"\n");
+    let mut terminal = gateway.terminal("alice", "");
+    terminal.send("echo up$((40 + 2))\n");
+    terminal.expect("up42");
+    let mut asked = gateway.innkeeper().args(["workspace", "stop", "alice", "--in", "1h"]).stderr(Stdio::null()).spawn().unwrap();
+    terminal.expect("your container will be stopped in 1h (an administrator stops it, and can put it off); your home is kept");
+    asked.kill().unwrap();
+    asked.wait().unwrap();
+    terminal.expect("your container is not stopped after all");
+    terminal.send("echo still$((40 + 2))\n");
+    terminal.expect("still42");
+
+    // As configured, then.
+    let asked = std::thread::spawn({
+        let mut stop = gateway.innkeeper();
+        stop.args(["workspace", "stop", "alice"]);
+        move || run(&mut stop).good()
+    });
+    terminal.expect("your container will be stopped in 3s");
+    terminal.expect("your container is being stopped (an administrator stopped it)");
+    assert!(terminal.end().0.is_some_and(|status| status != 0));
+    assert_eq!(asked.join().unwrap(), "alice is stopped\n");
+
+    // Nobody is in it: there is nobody to wait for, and it is not asked to wait for longer than anybody's patience.
+    gateway.exec("alice", "true").good();
+    let begun = gateway.innkeeper().args(["workspace", "restart", "alice", "--in", "1h"]).output().unwrap();
+    assert!(begun.status.success(), "{begun:?}");
+    let refused = run(gateway.innkeeper().args(["workspace", "stop", "alice", "--in", "2h"]));
+    assert!(refused.status != Some(0) && refused.stderr.contains("at most 1h"), "{refused:?}");
 }

@@ -153,7 +153,11 @@ impl Operations for OneWorkspace {
         Err(AskError::NoWorkspace(name.clone()))
     }
 
-    async fn stop(&self, name: &WorkspaceName) -> Result<(), AskError> {
+    async fn stop(&self, name: &WorkspaceName, _notice: Option<Duration>) -> Result<(), AskError> {
+        Err(AskError::NoWorkspace(name.clone()))
+    }
+
+    async fn restart(&self, name: &WorkspaceName, _notice: Option<Duration>) -> Result<Starting, AskError> {
         Err(AskError::NoWorkspace(name.clone()))
     }
 

@@ -35,6 +35,9 @@ const REQUEST: Duration = Duration::from_secs(10);
 /// How much later an end that is said again must be for it to be another.
 const PUT_OFF: Duration = Duration::from_secs(60);
 
+/// How much sooner: no more than what tells of one end may scatter.
+const BROUGHT_FORWARD: Duration = Duration::from_secs(5);
+
 /// How a session ended.
 #[derive(Debug)]
 pub(super) enum Ended {
@@ -201,9 +204,12 @@ async fn tell(client: &Client, input: &Input, around: &mut Surroundings) -> Infa
         };
         match news {
             Ending::Draining(_) if std::mem::replace(&mut told_drain, true) => continue,
-            Ending::Soon { within, .. } if told_until.is_some_and(|told| Instant::now() + within < told + PUT_OFF) => continue,
+            Ending::Soon { within, .. } if told_until.is_some_and(|told| is_same(told, Instant::now() + within)) => continue,
             Ending::Soon { within, .. } => told_until = Some(Instant::now() + within),
+            // Who was not told of it need not hear that it is off.
+            Ending::Stays if told_until.take().is_none() => continue,
             Ending::Draining(_)
+            | Ending::Stays
             | Ending::Stopping(_)
             | Ending::Suspended(_)
             | Ending::Deleted
@@ -215,6 +221,11 @@ async fn tell(client: &Client, input: &Input, around: &mut Surroundings) -> Infa
             return std::future::pending().await;
         }
     }
+}
+
+/// Whether an end that is to come is the one that was told already.
+fn is_same(told: Instant, end: Instant) -> bool {
+    end < told + PUT_OFF && end + BROUGHT_FORWARD > told
 }
 
 fn note<E: std::fmt::Display>(request: &str, answer: Result<Result<(), AttachError>, E>) {

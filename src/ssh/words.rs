@@ -190,6 +190,7 @@ pub(super) fn ending(ending: &Ending, staying: &Staying) -> String {
             let ask = if *can_be_kept { "; `innkeeper-keep 1h` asks for more time" } else { "" };
             format!("your container will be stopped in {} ({reason}); your home is kept{ask}", span(*within))
         }
+        Ending::Stays => "your container is not stopped after all".to_owned(),
         Ending::Stopping(reason) => format!("your container is being stopped ({reason}); your home is kept"),
         Ending::Suspended(reason) => format!("{}; this session ends now, your home is kept", suspended(reason)),
         Ending::Deleted => format!("{DELETED}; this session ends now"),

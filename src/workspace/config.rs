@@ -22,6 +22,9 @@ pub struct IdleConfig {
     pub max_lifetime: Span,
     /// How long before the end of `max_lifetime` people at a terminal are told; `0s`: not before it is there.
     pub warn: Span,
+    /// How long before an administrator's stop or restart people at a terminal are told, where somebody is in the workspace and the request
+    /// names no other time; `0s`: when it begins.
+    pub notice: Span,
     /// How long its processes may take to end before they are killed.
     pub stop_grace: Span,
 }
@@ -106,6 +109,7 @@ impl Default for IdleConfig {
             keep_busy: true,
             max_lifetime: Span::secs(0),
             warn: Span::secs(5 * 60),
+            notice: Span::secs(10),
             stop_grace: Span::secs(10),
         }
     }

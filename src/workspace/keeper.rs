@@ -148,6 +148,8 @@ pub enum Ending {
         /// Whether something inside can put it off.
         can_be_kept: bool,
     },
+    /// It is not, after all: who was to stop it has thought better of it.
+    Stays,
     /// It is being stopped, for this reason.
     Stopping(&'static str),
     /// It was suspended, for this reason of an administrator's, and is being stopped.

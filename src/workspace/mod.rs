@@ -23,6 +23,7 @@ mod leases;
 mod lending;
 mod meter;
 mod moving;
+mod notice;
 mod operations;
 mod parcel;
 mod passing;

@@ -8,9 +8,10 @@ use tokio::sync::{broadcast, oneshot, watch};
 use tracing::info;
 
 use super::directory::Directory;
-use super::driver::{Request, StopReason};
+use super::driver::{Request, Seen, StopReason};
 use super::events::{Event, News};
 use super::meter::{HistorySpan, Sample};
+use super::notice;
 use super::settings::{check_limits, refused, unread};
 use super::{
     Allowed, AskError, CapacityView, Ending, EnsureError, Overview, OverviewFigures, Progress, SessionView, StartPath, Template, UsageView,
@@ -130,8 +131,13 @@ pub trait Operations: Send + Sync + 'static {
     /// Begins to make a workspace ready, as a login would.
     async fn start(&self, name: &WorkspaceName) -> Result<Starting, AskError>;
 
-    /// Stops a workspace, whoever is in it; returns when it stands still.
-    async fn stop(&self, name: &WorkspaceName) -> Result<(), AskError>;
+    /// Stops a workspace, whoever is in it; returns when it stands still. With `notice` people at its terminals are told so long before,
+    /// otherwise as `idle.notice` says. Dropped before that is over, it stops nothing, and they are told.
+    async fn stop(&self, name: &WorkspaceName, notice: Option<Duration>) -> Result<(), AskError>;
+
+    /// Begins to stop a workspace as [`Operations::stop`] does, and to make it ready again. With `done` dropped before people's time is over
+    /// it stops nothing.
+    async fn restart(&self, name: &WorkspaceName, notice: Option<Duration>) -> Result<Starting, AskError>;
 
     /// The recipes there are.
     fn templates(&self) -> BTreeMap<TemplateName, Template>;
@@ -258,7 +264,7 @@ impl Operations for Directory {
         Ok(Starting { progress, done })
     }
 
-    async fn stop(&self, name: &WorkspaceName) -> Result<(), AskError> {
+    async fn stop(&self, name: &WorkspaceName, notice: Option<Duration>) -> Result<(), AskError> {
         let handle = self.drivers.get(name).map(|handle| handle.clone());
         let Some(handle) = handle else {
             let settings = self.set_of(name).await?;
@@ -266,7 +272,12 @@ impl Operations for Directory {
         };
         let mut seen = handle.seen.clone();
         let within = self.house.rules.load().idle.stop_grace.get() + PATIENCE;
-        let still = |seen: &super::driver::Seen| matches!(seen.state, "stopped" | "absent");
+        let still = |seen: &Seen| matches!(seen.state, "stopped" | "absent");
+        let is_in = self.house.roll.counts().contains_key(name);
+        let notice = notice.unwrap_or_else(|| self.house.rules.load().idle.notice.get());
+        if is_in && !notice.is_zero() && !still(&seen.borrow()) {
+            notice::give(&handle, notice, still).await;
+        }
         let stopped = async {
             while !still(&seen.borrow()) {
                 if handle.inbox.send(Request::Stop { reason: StopReason::Asked }).await.is_err() {
@@ -281,6 +292,28 @@ impl Operations for Directory {
         };
         let late = |_| AskError::Start(EnsureError::TimedOut(within));
         tokio::time::timeout(within, stopped).await.map_err(late)
+    }
+
+    async fn restart(&self, name: &WorkspaceName, notice: Option<Duration>) -> Result<Starting, AskError> {
+        if self.is_draining() {
+            return Err(AskError::Start(EnsureError::Draining));
+        }
+        let grant = self.own_grant(name).await?;
+        let (tell, progress) = watch::channel(Progress::default());
+        let (mut answer, done) = oneshot::channel();
+        let (directory, name) = (self.clone(), name.clone());
+        tokio::spawn(async move {
+            let stopped = tokio::select! {
+                stopped = directory.stop(&name, notice) => stopped,
+                () = answer.closed() => return,
+            };
+            let started = match stopped {
+                Ok(()) => directory.wait_ready(&grant, &tell).await.map(|ready| ready.path).map_err(AskError::Start),
+                Err(why) => Err(why),
+            };
+            let _ = answer.send(started);
+        });
+        Ok(Starting { progress, done })
     }
 
     fn templates(&self) -> BTreeMap<TemplateName, Template> {

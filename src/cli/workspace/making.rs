@@ -10,6 +10,7 @@ use super::settings::assignment;
 use super::tasks::watched;
 use crate::cli::{CommandError, asking, block_on, output};
 use crate::name::{TemplateName, VariableName, WorkspaceName, printable};
+use crate::units::Span;
 
 #[derive(Debug, Args)]
 pub(super) struct CreateArgs {
@@ -47,7 +48,27 @@ pub(super) fn start(socket: &Path, name: &WorkspaceName, how: &str) -> Result<()
     Ok(output::print(format!("{name} runs ({how})\n"))?)
 }
 
-pub(super) fn stop(socket: &Path, name: &WorkspaceName) -> Result<(), CommandError> {
-    block_on(asking::act(socket, Method::POST, &format!("/api/v1/workspaces/{name}/stop"), None))??;
+/// When a workspace is stopped.
+#[derive(Debug, Clone, Copy, Args)]
+#[group(multiple = false)]
+pub(super) struct When {
+    /// How long before people at its terminals are told, at most 1h; Ctrl-C takes it back [default: `idle.notice`]
+    #[arg(long = "in", value_name = "TIME", value_parser = |text: &str| Span::try_from(text.to_owned()))]
+    within: Option<Span>,
+    /// At once
+    #[arg(long)]
+    now: bool,
+}
+
+impl When {
+    /// As the API is told.
+    pub(super) fn query(self) -> String {
+        let within = if self.now { Some(Span::secs(0)) } else { self.within };
+        within.map_or_else(String::new, |within| format!("?in={}", within.to_string().replace(' ', "")))
+    }
+}
+
+pub(super) fn stop(socket: &Path, name: &WorkspaceName, when: When) -> Result<(), CommandError> {
+    watched(socket, &format!("/api/v1/workspaces/{name}/stop{}", when.query()), None)?;
     Ok(output::print(format!("{name} is stopped\n"))?)
 }

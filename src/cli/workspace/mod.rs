@@ -61,11 +61,15 @@ enum Command {
     Stop {
         /// The workspace's name
         name: WorkspaceName,
+        #[command(flatten)]
+        when: making::When,
     },
     /// Stop a workspace and start it again
     Restart {
         /// The workspace's name
         name: WorkspaceName,
+        #[command(flatten)]
+        when: making::When,
     },
     /// Show everything that is known of a workspace, but for values of secrets
     Show {
@@ -247,8 +251,8 @@ pub(super) fn run(args: WorkspaceArgs, socket: &Path) -> Result<(), CommandError
         }
         Command::Create(args) => making::create(socket, &args),
         Command::Start { name } => making::start(socket, &name, "start"),
-        Command::Stop { name } => making::stop(socket, &name),
-        Command::Restart { name } => making::start(socket, &name, "restart"),
+        Command::Stop { name, when } => making::stop(socket, &name, when),
+        Command::Restart { name, when } => making::start(socket, &name, &format!("restart{}", when.query())),
         Command::Show { name, json } => {
             let (answer, workspace) = settings::fetch(socket, &name)?;
             settings::print_either(json, &answer, || show::whole(&workspace))

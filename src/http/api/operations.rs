@@ -2,25 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use futures_util::{Stream, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::watch;
-use utoipa::ToSchema;
+use tokio::sync::{oneshot, watch};
+use utoipa::{IntoParams, ToSchema};
 
 use super::Asked;
 use super::events::{Watches, told};
 use super::once::{Key, Made};
 use super::problem::Problem;
-use super::take::{Body, Named};
+use super::take::{Body, Named, Query};
 use super::tasks::{once, waited};
 use super::wire::Limits;
 use crate::name::{TemplateName, VariableName, WorkspaceName};
+use crate::units::Span;
 use crate::workspace::{NewWorkspace, Progress, Starting, Task};
 
 /// A workspace that is to be made: from a template, or as a copy of another.
@@ -77,20 +78,63 @@ pub(super) async fn start_workspace(State(api): Asked, Named(name): Named, watch
     told(&api, watches, done, steps(progress), |path| (StatusCode::OK, json!({ "state": "running", "how": path.label() }))).await
 }
 
-/// Stops a workspace, whoever is in it. Its home stays, and the next login starts it again.
-#[utoipa::path(post, path = "/workspaces/{name}/stop", tag = "workspaces", params(("name" = String, Path)),
-    responses((status = 200, body = Value)), security(("token" = ["workspace"])))]
-pub(super) async fn stop_workspace(State(api): Asked, Named(name): Named) -> Result<Json<Value>, Problem> {
-    api.operations.stop(&name).await?;
-    Ok(Json(json!({ "state": "stopped" })))
+/// When a workspace is stopped.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct When {
+    /// How long before, at most an hour, people at its terminals are told: `5m`, or `0s` for at once. Otherwise as `idle.notice` says.
+    #[serde(rename = "in")]
+    #[param(value_type = Option<String>)]
+    within: Option<Span>,
 }
 
-/// Stops a workspace and starts it again.
-#[utoipa::path(post, path = "/workspaces/{name}/restart", tag = "workspaces", params(("name" = String, Path)),
+/// The longest that people may be told before a stop: somebody waits for the answer.
+const LONGEST_NOTICE: Duration = Duration::from_secs(3600);
+
+impl When {
+    fn notice(&self) -> Result<Option<Duration>, Problem> {
+        match self.within.map(Span::get) {
+            Some(within) if within > LONGEST_NOTICE => Err(Problem::refused("at most 1h: somebody waits for the answer")),
+            within => Ok(within),
+        }
+    }
+}
+
+/// Stops a workspace, whoever is in it. Its home stays, and the next login starts it again. People at its terminals are told some time before,
+/// and who hangs up before that is over takes it back.
+#[utoipa::path(post, path = "/workspaces/{name}/stop", tag = "workspaces", params(("name" = String, Path), When),
+    responses((status = 200, body = Value, description = "it stands still; to who accepts text/event-stream, how it goes")), security(("token" = ["workspace"])))]
+pub(super) async fn stop_workspace(
+    State(api): Asked,
+    Named(name): Named,
+    Query(when): Query<When>,
+    watches: Watches,
+) -> Result<Response, Problem> {
+    let notice = when.notice()?;
+    let (mut answer, done) = oneshot::channel();
+    let operations = api.operations.clone();
+    tokio::spawn(async move {
+        let stopped = tokio::select! {
+            stopped = operations.stop(&name, notice) => stopped,
+            () = answer.closed() => return,
+        };
+        let _ = answer.send(stopped);
+    });
+    let steps = stream::iter([json!({ "step": "stopping", "detail": "whoever is in it is told" })]);
+    told(&api, watches, done, steps, |()| (StatusCode::OK, json!({ "state": "stopped" }))).await
+}
+
+/// Stops a workspace, as a stop does, and starts it again.
+#[utoipa::path(post, path = "/workspaces/{name}/restart", tag = "workspaces", params(("name" = String, Path), When),
     responses((status = 200, body = Value, description = "it runs; to who accepts text/event-stream, how it goes")), security(("token" = ["workspace"])))]
-pub(super) async fn restart_workspace(State(api): Asked, Named(name): Named, watches: Watches) -> Result<Response, Problem> {
-    api.operations.stop(&name).await?;
-    let Starting { progress, done } = api.operations.start(&name).await?;
+pub(super) async fn restart_workspace(
+    State(api): Asked,
+    Named(name): Named,
+    Query(when): Query<When>,
+    watches: Watches,
+) -> Result<Response, Problem> {
+    let Starting { progress, done } = api.operations.restart(&name, when.notice()?).await?;
     told(&api, watches, done, steps(progress), |path| (StatusCode::OK, json!({ "state": "running", "how": path.label() }))).await
 }
 

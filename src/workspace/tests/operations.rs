@@ -9,7 +9,7 @@ async fn one_is_made_once_started_for_nobody_and_stopped_whoever_is_in_it() {
     let alice: WorkspaceName = "alice".parse().unwrap();
     let mut news = world.directory.events();
     assert!(matches!(Operations::start(&world.directory, &alice).await, Err(AskError::NoWorkspace(_))));
-    assert!(matches!(world.directory.stop(&alice).await, Err(AskError::NoWorkspace(_))));
+    assert!(matches!(world.directory.stop(&alice, None).await, Err(AskError::NoWorkspace(_))));
     let make = |again| world.directory.make_workspace(&alice, NewWorkspace::default(), again);
     let both = tokio::join!(make(false), make(false));
     assert!(both.0.is_ok() != both.1.is_ok(), "{both:?}");
@@ -25,14 +25,14 @@ async fn one_is_made_once_started_for_nobody_and_stopped_whoever_is_in_it() {
     assert_eq!(world.state("alice"), Some(ContainerState::Running));
     assert_eq!(world.directory.overview()[0].leases, 0, "nobody is in it");
     let stay = world.enter("alice").await.unwrap();
-    world.directory.stop(&alice).await.unwrap();
+    world.directory.stop(&alice, None).await.unwrap();
     assert_eq!(world.state("alice"), Some(ContainerState::Exited));
     settle().await;
     assert_eq!(*stay.ending.borrow(), Some(Ending::Stopping("an administrator stopped it")));
-    world.directory.stop(&alice).await.unwrap();
+    world.directory.stop(&alice, None).await.unwrap();
     // One that is taken away while it is stopped is no reason to wait.
     world.directory.begin(&alice, Task::Delete { now: true, backups: false }).done.await.unwrap().unwrap();
-    timeout(Duration::from_secs(5), world.directory.stop(&alice)).await.unwrap().ok();
+    timeout(Duration::from_secs(5), world.directory.stop(&alice, None)).await.unwrap().ok();
     assert_eq!(world.directory.known().await.unwrap().len(), 0);
 }
 

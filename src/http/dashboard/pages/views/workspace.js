@@ -62,14 +62,18 @@ function acts(name, state, details, ui) {
     const admin = may();
     const open = may(`workspace:${name}`);
     const start = () => act(ui, `Starting ${name}`, (told) => follow('POST', `${at}/start`, undefined, told), (done) => `${name} runs (${done.how})`);
+    const when = () => field('Tell people at terminals so long before', input('in', { pattern: '[0-9a-z ]+', placeholder: 'as configured' }), '5m, at most 1h; 0s: at once');
+    const within = (said) => (said.in ? `?in=${encodeURIComponent(said.in)}` : '');
     const stop = async () => {
         const sessions = details.now?.leases ?? 0;
         const words = sessions ? `${count(sessions, 'session or forward is', 'sessions and forwards are')} using it and will end. The home stays.` : 'Nobody uses it. The home stays.';
-        if (await confirm({ title: `Stop ${name}?`, words, act: 'Stop' })) await act(ui, `Stopping ${name}`, () => send('POST', `${at}/stop`), `${name} is stopped`);
+        const said = await confirm({ title: `Stop ${name}?`, words, act: 'Stop', fields: sessions ? [when()] : [] });
+        if (said) await act(ui, `Stopping ${name}`, (told) => follow('POST', `${at}/stop${within(said)}`, undefined, told), `${name} is stopped`);
     };
     const restart = async () => {
         const words = 'Whoever is in it is put out. The home stays.';
-        if (await confirm({ title: `Restart ${name}?`, words, act: 'Restart' })) await act(ui, `Restarting ${name}`, (told) => follow('POST', `${at}/restart`, undefined, told), `${name} runs again`);
+        const said = await confirm({ title: `Restart ${name}?`, words, act: 'Restart', fields: [when()] });
+        if (said) await act(ui, `Restarting ${name}`, (told) => follow('POST', `${at}/restart${within(said)}`, undefined, told), `${name} runs again`);
     };
     const suspend = async () => {
         const reason = field('Reason', input('reason', { required: true, maxlength: 1024, placeholder: 'unpaid' }), 'People in it and at its door read this.');
