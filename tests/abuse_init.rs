@@ -142,6 +142,19 @@ fn no_init_is_anybodys_trouble_but_its_own_containers() {
     }
     let lines = gateway.log().lines().filter(|line| line.contains("\"WARN\"") || line.contains("\"ERROR\"")).count();
     assert!(lines < 300, "{lines} lines of log");
+    // One that is newer than its gateway is no liar.
+    set("newer");
+    docker(&["kill", &gateway.container("alice")]);
+    wait_for("it to be dead", || gateway.container_state("alice") == "exited");
+    let said = gateway.log().len();
+    for _ in 0..3 {
+        let done = gateway.exec("alice", "true");
+        assert_eq!((done.text().as_str(), done.status), ("served\n", Some(3)), "{done:?}");
+    }
+    let log = gateway.log();
+    let lines: Vec<_> = log[said..].lines().filter(|line| line.contains("\"WARN\"")).collect();
+    assert!(lines.len() == 1 && lines[0].contains("newer than this gateway") && lines[0].contains(&container), "{lines:#?}");
+    nothing_stays(&gateway, before, "newer");
     // She gets a real one, and all is well.
     fs::remove_file(&program).unwrap();
     fs::copy(init_of(&gateway, "bob"), &program).unwrap();

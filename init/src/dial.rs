@@ -1,8 +1,10 @@
 //! Connecting to something in the container, or as the container would.
 
+use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -79,6 +81,8 @@ fn unix(path: &Path, until: Instant) -> Result<OwnedFd, Errno> {
             Ok(()) => return Ok(socket),
             Err(Errno::AGAIN | Errno::INTR) if Instant::now() < until => std::thread::sleep(AGAIN),
             Err(Errno::AGAIN) => return Err(Errno::TIMEDOUT),
+            // The kernel says the same of a socket that nobody listens on, and of a file.
+            Err(Errno::CONNREFUSED) if fs::metadata(path).is_ok_and(|found| !found.file_type().is_socket()) => return Err(Errno::NOTSOCK),
             Err(why) => return Err(why),
         }
     }

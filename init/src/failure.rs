@@ -9,11 +9,13 @@ use rustix::io::Errno;
 pub(crate) fn of(why: Errno) -> Failure {
     match why {
         Errno::NOENT | Errno::NOTDIR => Failure::NotFound,
-        Errno::CONNREFUSED | Errno::NOTSOCK | Errno::PROTOTYPE | Errno::CONNRESET => Failure::Refused,
+        Errno::CONNREFUSED | Errno::CONNRESET => Failure::Refused,
         Errno::ACCESS | Errno::PERM | Errno::ROFS => Failure::Denied,
         Errno::ADDRINUSE | Errno::EXIST => Failure::Taken,
         Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOSPC => Failure::Exhausted,
         Errno::TIMEDOUT => Failure::TimedOut,
+        // No socket, and one of another kind than is asked for.
+        Errno::NOTSOCK | Errno::PROTOTYPE => Failure::Invalid,
         Errno::TOOBIG | Errno::NAMETOOLONG | Errno::INVAL => Failure::Invalid,
         _ => Failure::Other,
     }

@@ -47,6 +47,8 @@ pub(crate) struct Gateway {
     /// How many there have been: the number of this one.
     connection: u64,
     welcome: bool,
+    /// Whether it has given an order that is not known here.
+    newer: bool,
     broken: bool,
     queue: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
     lost: Instant,
@@ -60,8 +62,8 @@ impl Gateway {
     /// One that listens there, or will.
     pub(crate) fn new(address: SocketAddrUnix, now: Instant) -> Self {
         let (watch, queue) = (Watch::default(), VecDeque::new());
-        let (connection, welcome, broken) = (0, false, false);
-        Self { address, socket: None, watch, connection, welcome, broken, queue, lost: now, dial_at: now, buffer: Vec::new() }
+        let (connection, welcome, newer, broken) = (0, false, false, false);
+        Self { address, socket: None, watch, connection, welcome, newer, broken, queue, lost: now, dial_at: now, buffer: Vec::new() }
     }
 
     /// The number of the connection there is.
@@ -88,7 +90,7 @@ impl Gateway {
         let Ok(socket) = self.connected() else { return };
         self.socket = Some(socket);
         self.connection += 1;
-        (self.welcome, self.broken) = (false, false);
+        (self.welcome, self.newer, self.broken) = (false, false, false);
         self.report(&hello(), Vec::new());
     }
 
@@ -135,6 +137,13 @@ impl Gateway {
             Ok(received) if self.welcome => return Some(received.message),
             Ok(_) => "an order came before the welcome".to_owned(),
             Err(WireError::WouldBlock) => return None,
+            // Others have their turn, and then the next order.
+            Err(WireError::Unknown { .. }) if self.welcome => {
+                if !std::mem::replace(&mut self.newer, true) {
+                    note("the gateway is newer: what is not known here is not done");
+                }
+                return None;
+            }
             Err(WireError::Closed) => String::new(),
             Err(why) => format!("what the gateway has said: {why}"),
         };

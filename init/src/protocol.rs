@@ -5,8 +5,10 @@
 //! that init says is news. File descriptors travel beside the message that names them, in the order it names them.
 //!
 //! **Versions.** Messages are CBOR with numbered fields. A field that is unknown is skipped, and an option that is missing is `None`, so
-//! options may be added at any time. Numbers are never used again. A new *variant* needs a new [`VERSION`], and is sent
-//! only to a peer that has said it knows it: an init may be older than its gateway by months.
+//! options may be added at any time. Numbers are never used again. A new *variant* needs a new [`VERSION`]. An order that has it, wherever
+//! within, says so in [`Order::since`], and is given only to an init that has said it knows it: an init may be older than its gateway by months.
+//! An init that is newer than its gateway answers in words of the version that the welcome names. What a peer does not know nevertheless it
+//! passes over, and goes on with what it does know.
 //!
 //! Everything here is bounded: a message by [`MAX_MESSAGE`], its descriptors by [`MAX_DESCRIPTORS`], and what is within by the message.
 
@@ -172,6 +174,28 @@ pub enum Order {
         #[n(1)]
         text: String,
     },
+}
+
+impl Order {
+    /// The version of these words that an init must speak to know this order. Before the first one there was none.
+    pub fn since(&self) -> u32 {
+        match self {
+            Self::Welcome { .. } => 0,
+            Self::Open { .. }
+            | Self::View { .. }
+            | Self::List { .. }
+            | Self::Resize { .. }
+            | Self::Signal { .. }
+            | Self::HangUp { .. }
+            | Self::Connect { .. }
+            | Self::Listen { .. }
+            | Self::Unlisten { .. }
+            | Self::Serve { .. }
+            | Self::Logs { .. }
+            | Self::KeepAnswer { .. }
+            | Self::StatusAnswer { .. } => 1,
+        }
+    }
 }
 
 /// What init says to the gateway.

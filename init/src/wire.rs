@@ -23,6 +23,11 @@ pub enum WireError {
     Closed,
     /// The peer has sent what is no message, or too much of it: it is not who it should be.
     Malformed(&'static str),
+    /// The peer has said what is not known here, as one does that is newer ([`crate::protocol`]). It is to be passed over.
+    Unknown {
+        /// How long it was, in bytes.
+        length: usize,
+    },
     /// What is to be sent is longer than a message may be.
     TooLong,
     /// The socket broke.
@@ -35,6 +40,7 @@ impl std::fmt::Display for WireError {
             Self::WouldBlock => f.write_str("not ready"),
             Self::Closed => f.write_str("closed"),
             Self::Malformed(what) => write!(f, "no message: {what}"),
+            Self::Unknown { .. } => f.write_str("not known here"),
             Self::TooLong => f.write_str("message too long"),
             Self::Io(why) => why.fmt(f),
         }
@@ -64,8 +70,18 @@ pub fn encode<T: Encode<()>>(message: &T) -> Result<Vec<u8>, WireError> {
 /// The message of these bytes, all of them.
 pub fn decode<T: for<'b> Decode<'b, ()>>(bytes: &[u8]) -> Result<T, WireError> {
     let mut decoder = minicbor::Decoder::new(bytes);
-    let message = decoder.decode().map_err(|_| WireError::Malformed("not decoded"))?;
+    let message = match decoder.decode() {
+        Ok(message) => message,
+        Err(why) if why.is_unknown_variant() && is_whole(bytes) => return Err(WireError::Unknown { length: bytes.len() }),
+        Err(_) => return Err(WireError::Malformed("not decoded")),
+    };
     if decoder.position() == bytes.len() { Ok(message) } else { Err(WireError::Malformed("more than one")) }
+}
+
+/// Whether they are one item, whatever it says.
+fn is_whole(bytes: &[u8]) -> bool {
+    let mut decoder = minicbor::Decoder::new(bytes);
+    decoder.skip().is_ok() && decoder.position() == bytes.len()
 }
 
 /// Sends the bytes of one message with these descriptors, whole or not at all.
@@ -169,6 +185,19 @@ mod tests {
         assert_eq!(decode::<Order>(&newer).unwrap(), Order::List { request: 8 });
         let older = minicbor::to_vec((12, (4, 60))).unwrap();
         assert_eq!(decode::<Order>(&older).unwrap(), Order::KeepAnswer { lease: 4, seconds: 60, words: None });
+    }
+
+    /// A variant that was added later is no reason to hang up, wherever in a message it is; half a message is.
+    #[test]
+    fn what_only_a_newer_peer_says_is_told_apart_from_nonsense() {
+        let order = minicbor::to_vec((200, (8, "added later", [[1]]))).unwrap();
+        let within = minicbor::to_vec((7, (8, (9, ("a new kind of address",))))).unwrap();
+        for newer in [&order, &within] {
+            assert!(matches!(decode::<Order>(newer), Err(WireError::Unknown { length }) if length == newer.len()));
+            for wrong in [&newer[..newer.len() - 1], &[&newer[..], b"\x00"].concat()] {
+                assert!(matches!(decode::<Order>(wrong), Err(WireError::Malformed(_))), "{wrong:x?}");
+            }
+        }
     }
 
     #[test]

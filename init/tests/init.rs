@@ -320,10 +320,51 @@ fn what_runs_outlives_the_gateway() {
 fn what_is_no_order_ends_the_connection_and_nothing_else() {
     let mut gateway = Gateway::new();
     let (process, _screen) = gateway.terminal("sleep 60", |process| process.name = Some("work".into()));
-    gateway.send_raw(b"\x82\x18\xff\x80");
+    gateway.send_raw(b"\x82\x18\xff");
     assert!(gateway.receive().is_none());
     gateway.restart();
     assert_eq!(gateway.terminals[0].process, process);
+}
+
+#[test]
+fn what_only_a_newer_gateway_says_is_passed_over_and_the_rest_is_done() {
+    let mut gateway = Gateway::new();
+    let (process, mut screen) =
+        gateway.terminal("echo ready; read line; echo said $line; sleep 60", |process| process.name = Some("work".into()));
+    screen.see("ready");
+    let on = Endpoint::At { address: Address::Unix { path: "mine".into() } };
+    let listening = gateway.ask(|request| Order::Listen { request, on }).message;
+    assert!(matches!(listening, Report::Listening { .. }), "{listening:?}");
+    for round in 0..2 {
+        for _ in 0..20 {
+            // Another kind of order; and orders that there are, with another kind of thing in them.
+            gateway.send_raw(&minicbor::to_vec((200, (1, "added later"))).unwrap());
+            gateway.send_raw(&minicbor::to_vec((7, (1, (9, ("vsock", 3))))).unwrap());
+            gateway.send_raw(&minicbor::to_vec((8, (1, (9, ("fuse",))))).unwrap());
+        }
+        // One that there is, with more to say than is known.
+        gateway.send_raw(&minicbor::to_vec((3, (77, "added later", 5))).unwrap());
+        let (terminals, _) = gateway.until(|report| match report {
+            Report::Terminals { request: 77, terminals } => Some(terminals.clone()),
+            _ => None,
+        });
+        assert_eq!((terminals[0].process, terminals[0].name.as_str()), (process, "work"), "the same connection");
+        let _client = UnixStream::connect(gateway.path("mine")).unwrap();
+        gateway.until(|report| matches!(report, Report::Accepted { .. }).then_some(()));
+        screen.kind("x\n");
+        screen.see("said x");
+        let (other, _) = gateway.open(shell("exit 3"));
+        assert_eq!(gateway.exit(other), Exit::Status(3));
+        if round == 0 {
+            // Another, which speaks a version that does not exist yet, and whose welcome says more.
+            gateway.leave();
+            gateway.come_back_saying(&minicbor::to_vec((0, (VERSION + 9, "added later"))).unwrap());
+            assert_eq!(gateway.terminals[0].process, process);
+            screen = gateway.view("work", LARGE);
+            let on = Endpoint::At { address: Address::Unix { path: "mine".into() } };
+            gateway.ask(|request| Order::Listen { request, on });
+        }
+    }
 }
 
 #[test]
@@ -354,11 +395,23 @@ fn it_connects_to_addresses_and_paths() {
     assert_eq!(answer.message, Report::Connected { request: 5 });
     server.accept().unwrap();
     fs::write(gateway.path("file"), "").unwrap();
-    assert_eq!(gateway.refused(|request| Order::Connect { request, to: unix("file") }), Failure::Refused);
+    assert_eq!(gateway.refused(|request| Order::Connect { request, to: unix("file") }), Failure::Invalid);
     assert_eq!(gateway.refused(|request| Order::Connect { request, to: unix("/missing") }), Failure::NotFound);
     // A program of the container's could wait for a writer there for ever.
     rustix::fs::mknodat(rustix::fs::CWD, gateway.path("fifo"), rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
-    assert_eq!(gateway.refused(|request| Order::Connect { request, to: unix("fifo") }), Failure::Refused);
+    assert_eq!(gateway.refused(|request| Order::Connect { request, to: unix("fifo") }), Failure::Invalid);
+    // Nobody reads it, so that it has not been opened either.
+    let write = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK;
+    let opened = rustix::fs::open(gateway.path("fifo"), write, rustix::fs::Mode::empty());
+    assert_eq!(opened.err(), Some(rustix::io::Errno::NXIO));
+    std::os::unix::fs::symlink("loop", gateway.path("loop")).unwrap();
+    std::os::unix::fs::symlink("server", gateway.path("link")).unwrap();
+    for (path, why) in [("/dev/null", Failure::Invalid), ("/", Failure::Invalid), ("loop", Failure::Other), ("gateway", Failure::Invalid)] {
+        assert_eq!(gateway.refused(|request| Order::Connect { request, to: unix(path) }), why, "{path}");
+    }
+    assert!(matches!(gateway.ask(|request| Order::Connect { request, to: unix("link") }).message, Report::Connected { .. }));
+    drop(server);
+    assert_eq!(gateway.refused(|request| Order::Connect { request, to: unix("link") }), Failure::Refused);
 }
 
 #[test]

@@ -164,6 +164,17 @@ def on_open(gateway, request):
         flood(gateway, [encode([SERVICES, [[]]])], kinds("many")[:3])
     elif how == "hello-again":
         flood(gateway, [encode([0, [1, [], [], []]])])
+    elif how == "newer":
+        # What this gateway does not know yet, also with descriptors; and what it knows, with more to say.
+        for _ in range(50):
+            say(gateway, [200, [request, "added later"]])
+            say(gateway, [7, [1, [9, ["a new kind of address"]]]], kinds("few"))
+        stdin, stdout, stderr = os.pipe(), os.pipe(), os.pipe()
+        say(gateway, opened[:1] + [opened[1] + ["added later"]], [stdin[1], stdout[0], stderr[0]])
+        os.write(stdout[1], b"served\n")
+        for one in stdin + stdout + stderr:
+            os.close(one)
+        say(gateway, [EXITED, [request, [0, [3, "added later"]], "added later"]])
     elif how in ("twice", "flows", "blocks", "never-ends", "exits-alone"):
         stdin, stdout, stderr = os.pipe(), os.pipe(), os.pipe()
         say(gateway, opened, [stdin[1], stdout[0], stderr[0]])
@@ -215,7 +226,7 @@ def flow(stdin, stdin_write, stdout_write, stdout, stderr, blocks):
 def serve():
     gateway = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     gateway.connect("/.innkeeper/socket")
-    say(gateway, [0, [1, [], [], []]])
+    say(gateway, [0, [9, [], [], [], "added later"] if mode() == "newer" else [1, [], [], []]])
     while True:
         order = gateway.recv(256 * 1024)
         if not order:

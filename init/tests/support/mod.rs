@@ -72,7 +72,7 @@ impl Gateway {
         let connection = call(&listener);
         let (terminals, leases, services) = (Vec::new(), Vec::new(), Vec::new());
         let mut new = Self { init, directory, listener, connection, terminals, leases, services, requests: 0, news: Vec::new() };
-        new.welcome();
+        new.welcome(&wire::encode(&Order::Welcome { version: VERSION }).unwrap());
         new
     }
 
@@ -93,16 +93,21 @@ impl Gateway {
 
     /// Another comes.
     pub(crate) fn come_back(&mut self) {
-        (self.listener, _) = listening(&self.directory);
-        self.connection = call(&self.listener);
-        self.welcome();
+        self.come_back_saying(&wire::encode(&Order::Welcome { version: VERSION }).unwrap());
     }
 
-    fn welcome(&mut self) {
+    /// Another comes, with these bytes for a welcome.
+    pub(crate) fn come_back_saying(&mut self, welcome: &[u8]) {
+        (self.listener, _) = listening(&self.directory);
+        self.connection = call(&self.listener);
+        self.welcome(welcome);
+    }
+
+    fn welcome(&mut self, words: &[u8]) {
         let Report::Hello { version, terminals, leases, services } = self.next().message else { panic!("no hello") };
         assert_eq!(version, VERSION);
         (self.terminals, self.leases, self.services) = (terminals, leases, services);
-        self.order(&Order::Welcome { version: VERSION });
+        self.send_raw(words);
     }
 
     pub(crate) fn order(&self, order: &Order) {

@@ -86,6 +86,8 @@ pub(super) struct Link(Arc<Inner>);
 struct Inner {
     container: ContainerId,
     first: u32,
+    /// The version that both speak.
+    version: u32,
     orders: mpsc::Sender<Order>,
     /// Who knows how the workspace stands.
     host: mpsc::Sender<Question>,
@@ -133,9 +135,11 @@ impl Link {
         if let Some(left) = terminals.iter().filter_map(|terminal| terminal.left).max() {
             news.leases.keep_for(Duration::from_secs(left.into()).min(LONGEST_LEASE));
         }
+        let version = version.min(VERSION);
         let link = Self(Arc::new(Inner {
             container,
             first,
+            version,
             orders,
             host,
             asking: Arc::new(Semaphore::new(ASKING)),
@@ -144,7 +148,7 @@ impl Link {
             gone: CancellationToken::new(),
             news,
         }));
-        link.say(Order::Welcome { version: version.min(VERSION) }).await?;
+        link.say(Order::Welcome { version }).await?;
         tokio::spawn(link.clone().talk(socket, outgoing));
         Ok(link)
     }
@@ -176,12 +180,22 @@ impl Link {
 
     /// Says something that has no answer.
     pub(super) async fn say(&self, order: Order) -> Result<(), AttachError> {
+        // It would be passed over, and whoever asked would wait in vain.
+        if !self.knows(&order) {
+            return Err(AttachError::Unsupported("by an init older than the gateway; the workspace's next container has a newer one"));
+        }
         self.0.orders.send(order).await.map_err(|_| lost())
     }
 
     /// Says something that has no answer, or nothing if init does not listen.
     pub(super) fn say_now(&self, order: Order) {
-        let _ = self.0.orders.try_send(order);
+        if self.knows(&order) {
+            let _ = self.0.orders.try_send(order);
+        }
+    }
+
+    fn knows(&self, order: &Order) -> bool {
+        order.since() <= self.0.version
     }
 
     /// Asks for something; `within` is how long the answer may take. What an answer brings that comes too late is closed.
@@ -231,14 +245,26 @@ impl Link {
     /// Takes what comes, until nothing does.
     async fn hear(&self, socket: &AsyncFd<Foreign>) -> WireError {
         let (mut news, mut bytes, mut since) = (0, 0, Instant::now());
+        let mut is_newer = false;
         loop {
-            let Received { message, length, descriptors } = match receive(socket).await {
-                Ok(received) => received,
+            let length = match receive(socket).await {
+                Ok(Received { message, length, descriptors }) => {
+                    if self.take(message, descriptors) {
+                        continue;
+                    }
+                    length
+                }
+                Err(WireError::Unknown { length }) => {
+                    if !std::mem::replace(&mut is_newer, true) {
+                        tracing::warn!(
+                            container = self.0.container.0,
+                            "init is newer than this gateway: what it does not know is passed over"
+                        );
+                    }
+                    length
+                }
                 Err(why) => return why,
             };
-            if self.take(message, descriptors) {
-                continue;
-            }
             (news, bytes) = (news + 1, bytes + length);
             if news >= NEWS || bytes >= NEWS_BYTES {
                 // Its next ones wait in the socket, and so does it.
@@ -530,10 +556,15 @@ mod tests {
 
     /// A link, and the other end of its socket, which has said hello.
     async fn link() -> (Link, OwnedFd) {
+        let hello = Report::Hello { version: 1, terminals: Vec::new(), leases: Vec::new(), services: Vec::new() };
+        link_after(&wire::encode(&hello).unwrap()).await
+    }
+
+    /// The same after this hello.
+    async fn link_after(hello: &[u8]) -> (Link, OwnedFd) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
-        let hello = Report::Hello { version: 1, terminals: Vec::new(), leases: Vec::new(), services: Vec::new() };
-        wire::send(&theirs, &wire::encode(&hello).unwrap(), &[]).unwrap();
+        wire::send(&theirs, hello, &[]).unwrap();
         let link = Link::begin(ours.into(), ContainerId("box".to_owned()), 1, mpsc::channel(1).0).await.unwrap();
         (link, theirs)
     }
@@ -586,6 +617,49 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
             runtime.block_on(suffer(deeds));
         }
+    }
+
+    /// The next order that this end is given.
+    async fn next(socket: &OwnedFd) -> Order {
+        loop {
+            match wire::receive(socket, &mut vec![0; LONGEST_REPORT]) {
+                Err(WireError::WouldBlock) => tokio::time::sleep(Duration::from_millis(1)).await,
+                received => return received.unwrap().message,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_init_that_is_newer_is_spoken_with_as_far_as_it_is_understood() {
+        // CBOR by hand: a hello of a later version, with one field more.
+        let hello = [0x82, 0, 0x85, VERSION as u8 + 7, 0x80, 0x80, 0x80, 0x61, b'x'];
+        let (link, theirs) = link_after(&hello).await;
+        assert_eq!(next(&theirs).await, Order::Welcome { version: VERSION });
+        // A report of another kind, and beside it what has to be closed.
+        for _ in 0..3 {
+            send(&theirs, &[0x82, 0x18, 200, 0x82, 1, 0x61, b'x'], &[descriptor(Kind::Pipe)]).await;
+        }
+        let asked = tokio::spawn({
+            let link = link.clone();
+            async move { link.ask(Duration::from_secs(20), |request| Order::List { request }).await.map(|answered| answered.report) }
+        });
+        let Order::List { request } = next(&theirs).await else { panic!("another order") };
+        send(&theirs, &[0x82, 4, 0x83, request as u8, 0x80, 0x61, b'x'], &[]).await;
+        assert_eq!(asked.await.unwrap().unwrap(), Report::Terminals { request, terminals: Vec::new() });
+        assert!(!link.gone().is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn an_init_is_given_no_order_that_it_does_not_know() {
+        // One from before the first version: it stands to all orders as any init does to those that come after it.
+        let (link, theirs) = link_after(&[0x82, 0, 0x84, 0, 0x80, 0x80, 0x80]).await;
+        assert_eq!(next(&theirs).await, Order::Welcome { version: 0 });
+        let refused = link.ask(Duration::from_secs(3600), |request| Order::List { request }).await.map(|_| ());
+        assert!(matches!(refused, Err(AttachError::Unsupported(_))), "{refused:?}");
+        assert!(matches!(link.say(Order::HangUp { process: 1 }).await, Err(AttachError::Unsupported(_))));
+        assert!(!link.gone().is_cancelled() && link.0.questions.lock().is_empty());
+        drop(link);
+        assert!(matches!(wire::receive::<Order>(&theirs, &mut [0; 64]), Err(WireError::WouldBlock)), "it was told nothing");
     }
 
     #[tokio::test]
