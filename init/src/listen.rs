@@ -7,7 +7,7 @@ use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use innkeeper_init::protocol::{Address, Endpoint, Failure};
@@ -45,12 +45,17 @@ pub(crate) struct Bound {
     files: Files,
 }
 
-/// Files to be removed, and then the directory that was made for them.
+/// Files to be removed, and then the directory that was made for them. What has taken the place of either meanwhile is somebody's own.
 #[derive(Default)]
 struct Files {
     file: Option<PathBuf>,
+    /// Which file it is, where others may put theirs.
+    made: Option<FileId>,
     directory: Option<PathBuf>,
 }
+
+/// A file's device, its number there, and when it was made: the number of one that is gone is given to the next.
+type FileId = (u64, u64, i64, i64);
 
 /// Listens there.
 pub(crate) fn bind(on: &Endpoint, home: &str) -> Result<Bound, Refusal> {
@@ -59,7 +64,8 @@ pub(crate) fn bind(on: &Endpoint, home: &str) -> Result<Bound, Refusal> {
         Endpoint::At { address: Address::Unix { path } } => {
             let place = place(path, home);
             let socket = unix(&place).map_err(|why| (failure::of(why), format!("{path}: {why}")))?;
-            Ok(Bound { sockets: vec![socket], on: address(&place), files: Files { file: Some(place), directory: None } })
+            let (on, made) = (address(&place), socket_at(&place));
+            Ok(Bound { sockets: vec![socket], on, files: Files { file: Some(place), made, directory: None } })
         }
         Endpoint::Agent => {
             let mut files = private(home)?;
@@ -148,7 +154,7 @@ fn private(home: &str) -> Result<Files, Refusal> {
         getrandom(&mut random, GetRandomFlags::empty()).map_err(|why| (failure::of(why), "no random name".to_owned()))?;
         let directory = place.join(format!("innkeeper-{:032x}", u128::from_ne_bytes(random)));
         match fs::DirBuilder::new().mode(0o700).create(&directory) {
-            Ok(()) => return Ok(Files { file: None, directory: Some(directory) }),
+            Ok(()) => return Ok(Files { file: None, made: None, directory: Some(directory) }),
             Err(error) => why = (failure::of_io(&error), format!("{}: {error}", place.display())),
         }
     }
@@ -193,13 +199,25 @@ impl Bound {
 
 impl Drop for Files {
     fn drop(&mut self) {
-        if let Some(file) = self.file.take() {
+        let is_there = |directory: &PathBuf| fs::symlink_metadata(directory).is_ok_and(|found| found.is_dir());
+        if self.directory.as_ref().is_some_and(|directory| !is_there(directory)) {
+            return;
+        }
+        if let Some(file) = self.file.take()
+            && self.made.is_none_or(|made| socket_at(&file) == Some(made))
+        {
             let _ = fs::remove_file(file);
         }
         if let Some(directory) = self.directory.take() {
             let _ = fs::remove_dir(directory);
         }
     }
+}
+
+/// Which socket is there, if it is one.
+fn socket_at(path: &Path) -> Option<FileId> {
+    let found = fs::symlink_metadata(path).ok().filter(|found| found.file_type().is_socket())?;
+    Some((found.dev(), found.ino(), found.mtime(), found.mtime_nsec()))
 }
 
 #[cfg(test)]
@@ -237,6 +255,40 @@ mod tests {
         UnixStream::connect(path("live")).unwrap();
         drop(bound);
         assert!(!path("live").exists());
+    }
+
+    #[test]
+    fn what_has_taken_the_place_of_a_socket_is_left_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        for thing in ["file", "link", "directory", "socket"] {
+            let bound = bind(&at(&path), "/").unwrap();
+            fs::remove_file(&path).unwrap();
+            let other = directory.path().join("other");
+            match thing {
+                "file" => fs::write(&path, "mine").unwrap(),
+                "link" => std::os::unix::fs::symlink(&other, &path).unwrap(),
+                "directory" => fs::create_dir(&path).unwrap(),
+                _ => drop(UnixListener::bind(&path).unwrap()),
+            }
+            drop(bound);
+            let found = fs::symlink_metadata(&path).unwrap_or_else(|why| panic!("{thing}: {why}"));
+            if found.is_dir() { fs::remove_dir(&path).unwrap() } else { fs::remove_file(&path).unwrap() }
+        }
+    }
+
+    #[test]
+    fn a_private_directory_that_leads_elsewhere_by_now_is_not_followed() {
+        let elsewhere = tempfile::tempdir().unwrap();
+        fs::write(elsewhere.path().join("agent"), "mine").unwrap();
+        let bound = bind(&Endpoint::Agent, "/").unwrap();
+        let Address::Unix { path } = &bound.on else { panic!("{:?}", bound.on) };
+        let made = Path::new(path).parent().unwrap().to_owned();
+        fs::remove_dir_all(&made).unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), &made).unwrap();
+        drop(bound);
+        assert_eq!(fs::read(elsewhere.path().join("agent")).unwrap(), b"mine");
+        fs::remove_file(made).unwrap();
     }
 
     #[test]

@@ -282,11 +282,13 @@ impl Forwards {
         }
     }
 
-    /// Counts and logs one that there is not. What merely does not answer is the client's affair, not the administrator's.
+    /// Counts and logs one that there is not. What merely does not answer is the client's affair, not the administrator's; what cannot be meant
+    /// well, a device where a socket should be, is the administrator's too.
     pub(super) fn refuse(&self, connection: &Connection, kind: Kind, target: &str, why: Refusal) {
         self.count(connection, kind, target, why.label());
-        let before = self.refused.fetch_add(usize::from(!matches!(why, Refusal::Failed(_))), Ordering::Relaxed);
-        if matches!(why, Refusal::Failed(_)) || before >= LOGGED {
+        let is_told = !matches!(why, Refusal::Failed(failure) if failure != Failure::Invalid);
+        let before = self.refused.fetch_add(usize::from(is_told), Ordering::Relaxed);
+        if !is_told || before >= LOGGED {
             tracing::debug!(parent: &connection.span, kind = kind.label(), target = %printable(target), why = why.label(), "forward refused");
         } else {
             tracing::info!(parent: &connection.span, kind = kind.label(), target = %printable(target), why = why.label(), "forward refused");
@@ -321,6 +323,7 @@ impl Refusal {
             Self::Denied => "denied",
             Self::Limit => "limit",
             Self::Unready => "unready",
+            Self::Failed(Failure::Invalid) => "invalid",
             Self::Failed(_) => "failed",
         }
     }

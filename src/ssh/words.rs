@@ -155,7 +155,7 @@ pub(super) fn no_forward(why: Refusal) -> &'static str {
         Refusal::Failed(Failure::Denied) => "Permission denied",
         Refusal::Failed(Failure::Exhausted) => "your container has no process or file left for it",
         Refusal::Failed(Failure::TimedOut) => "Connection timed out",
-        Refusal::Failed(Failure::Invalid) => "not an address",
+        Refusal::Failed(Failure::Invalid) => "no address, or no socket to connect to",
         Refusal::Failed(Failure::Taken | Failure::Other) => "not possible",
     }
 }

@@ -5,12 +5,13 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
 use innkeeper_init::closing::Foreign;
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, chmodat, openat, unlinkat};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 use sha2::{Digest, Sha256};
 
@@ -64,9 +65,9 @@ impl Directories {
         self.root.join(slot.as_str())
     }
 
-    /// Whether there is one.
+    /// Whether there is one, or something in its place.
     pub(super) fn exists(&self, slot: &SlotId) -> bool {
-        self.path(slot).is_dir()
+        fs::symlink_metadata(self.path(slot)).is_ok()
     }
 
     /// Makes a container's directory. A kill halfway leaves one that no container has: it is among [`Directories::all`].
@@ -81,11 +82,16 @@ impl Directories {
         Ok(path)
     }
 
-    /// Removes it. It is root's, and nobody else could put anything there.
+    /// Removes it. It is root's, and nobody else could put anything there; a link in its place is not followed all the same.
     pub(super) fn remove(&self, slot: &SlotId) -> io::Result<()> {
         let path = self.path(slot);
+        let directory = match open_directory(&path) {
+            Err(why) if why.kind() == io::ErrorKind::NotADirectory => return fs::remove_file(path),
+            opened => absent_is_fine(opened.map(Some))?,
+        };
+        let Some(directory) = directory else { return Ok(()) };
         for name in OTHER_NAMES.into_iter().chain([PROGRAM_NAME, SOCKET_NAME]) {
-            absent_is_fine(fs::remove_file(path.join(name)))?;
+            absent_is_fine(unlinkat(&directory, name, AtFlags::empty()).map_err(Into::into))?;
         }
         absent_is_fine(fs::remove_dir(path))
     }
@@ -101,16 +107,16 @@ impl Directories {
 
     /// Listens on its socket, in place of whoever did before.
     pub(super) fn listen(&self, slot: &SlotId) -> io::Result<Foreign> {
-        let path = self.path(slot);
-        absent_is_fine(fs::remove_file(path.join(SOCKET_NAME)))?;
-        let directory = rustix::fs::openat(CWD, &path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let directory = open_directory(&self.path(slot))?;
+        // Whatever it is, it goes by its name; a directory stays, and is an error.
+        absent_is_fine(unlinkat(&directory, SOCKET_NAME, AtFlags::empty()).map_err(Into::into))?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         // Through the descriptor: the address of a Unix socket has room for 107 bytes, and a state directory may be deep.
         let short = format!("/proc/self/fd/{}/{SOCKET_NAME}", std::os::fd::AsRawFd::as_raw_fd(&directory));
         bind(&socket, &SocketAddrUnix::new(short.as_str())?)?;
         // The container's user dials it, whatever her number; nobody else sees the directory.
-        fs::set_permissions(path.join(SOCKET_NAME), fs::Permissions::from_mode(0o666))?;
+        chmodat(&directory, SOCKET_NAME, Mode::from_raw_mode(0o666), AtFlags::empty())?;
         listen(&socket, BACKLOG.into())?;
         // The socket is ours, but whoever waits in its queue when it is closed may have said something.
         Ok(socket.into())
@@ -140,9 +146,15 @@ impl Directories {
     }
 }
 
-fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
+/// The directory that is there itself, for what is in it to be named by.
+fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(CWD, path, flags, Mode::empty())?)
+}
+
+fn absent_is_fine<T: Default>(result: io::Result<T>) -> io::Result<T> {
     match result {
-        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(T::default()),
         other => other,
     }
 }
@@ -172,6 +184,37 @@ mod tests {
         Directories::clean(&deep).unwrap();
         Directories::clean(&deep).unwrap();
         assert!(!deep.exists());
+    }
+
+    #[test]
+    fn what_is_in_a_sockets_place_goes_and_nothing_that_it_leads_to() {
+        let tmp = tempfile::tempdir().unwrap();
+        let directories = Directories::open(&tmp.path().join("run")).unwrap();
+        let elsewhere = tmp.path().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        for name in [SOCKET_NAME, PROGRAM_NAME] {
+            fs::write(elsewhere.join(name), "whatever").unwrap();
+        }
+        let is_untouched =
+            || [SOCKET_NAME, PROGRAM_NAME].iter().all(|name| fs::read(elsewhere.join(name)).is_ok_and(|all| all == b"whatever"));
+        let path = directories.make(&slot()).unwrap();
+        let socket = path.join(SOCKET_NAME);
+        symlink(elsewhere.join(SOCKET_NAME), &socket).unwrap();
+        drop(directories.listen(&slot()).unwrap());
+        assert!(is_untouched());
+        fs::remove_file(&socket).unwrap();
+        rustix::fs::mknodat(CWD, &socket, rustix::fs::FileType::Fifo, Mode::RWXU, 0).unwrap();
+        drop(directories.listen(&slot()).unwrap());
+        fs::remove_file(&socket).unwrap();
+        fs::create_dir(&socket).unwrap();
+        assert!(directories.listen(&slot()).is_err());
+        fs::remove_dir(&socket).unwrap();
+
+        directories.remove(&slot()).unwrap();
+        symlink(&elsewhere, &path).unwrap();
+        assert!(directories.exists(&slot()) && directories.listen(&slot()).is_err());
+        directories.remove(&slot()).unwrap();
+        assert!(is_untouched() && !directories.exists(&slot()));
     }
 
     #[test]
