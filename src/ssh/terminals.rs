@@ -14,6 +14,9 @@ const MARK: &[u8] = b"@";
 /// What the program is called that a mosh client has started.
 const MOSH: &[u8] = b"mosh-server";
 
+/// What stands before it where the client asks the other side for its address.
+const MOSH_ASKS: &[u8] = br#"sh -c '[ -n "$SSH_CONNECTION" ] && printf "\nMOSH SSH_CONNECTION %s\n" "$SSH_CONNECTION"' ; "#;
+
 /// Terminals that are told of at once. A container that has more has not been used by a person.
 const MAX_SHOWN: usize = 64;
 
@@ -42,7 +45,7 @@ fn requested(command: &[u8]) -> Option<Option<TerminalName>> {
 }
 
 fn is_mosh(command: &[u8]) -> bool {
-    command.strip_prefix(MOSH).is_some_and(|rest| rest.is_empty() || rest.starts_with(b" "))
+    command.strip_prefix(MOSH_ASKS).unwrap_or(command).strip_prefix(MOSH).is_some_and(|rest| rest.is_empty() || rest.starts_with(b" "))
 }
 
 impl Asked {
@@ -110,7 +113,10 @@ mod tests {
             assert!(!is_asked_for(command.as_bytes()));
         }
         assert_eq!(Asked::of(Ok(Program::Sftp), true, Some(&"work".parse().unwrap())), Asked::Run(Program::Sftp));
-        assert_eq!(asked("mosh-server new -c 256", true, ""), Asked::Refused(words::NO_MOSH, words::USAGE));
+        let asks = r#"sh -c '[ -n "$SSH_CONNECTION" ] && printf "\nMOSH SSH_CONNECTION %s\n" "$SSH_CONNECTION"' ; mosh-server 'new'"#;
+        for command in ["mosh-server new -c 256", asks] {
+            assert_eq!(asked(command, true, ""), Asked::Refused(words::NO_MOSH, words::USAGE));
+        }
     }
 
     #[test]
