@@ -40,7 +40,12 @@ const LISTENS: &str = "00010000";
 
 /// Something that repeats what it hears, in alice's container, at these hosts and paths; the ports of the hosts. It ends with the session.
 pub fn echo_inside(gateway: &Gateway, places: &[&str]) -> (Session, Vec<u16>) {
-    let mut session = Session::start(gateway.ssh("alice").arg(format!("exec python3 -c '{ECHO}' {}", places.join(" "))));
+    echo_of(gateway, "alice", places)
+}
+
+/// The same in somebody else's.
+pub fn echo_of(gateway: &Gateway, account: &str, places: &[&str]) -> (Session, Vec<u16>) {
+    let mut session = Session::start(gateway.ssh(account).arg(format!("exec python3 -c '{ECHO}' {}", places.join(" "))));
     let ports = session.expect("up\n").lines().filter_map(|line| line.parse().ok()).collect();
     (session, ports)
 }
