@@ -62,6 +62,12 @@ pub struct ServiceName(String);
 #[schemars(with = "String")]
 pub struct VolumeName(String);
 
+/// The name of a snapshot of a workspace that is kept, of the same form as a workspace's.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct SnapshotName(String);
+
 /// The name of an environment variable that somebody may set who is not the one to run with it: ASCII letters, digits and `_`, not a digit
 /// first, and none of those that change which code runs or speak for the login.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -270,6 +276,7 @@ label_name!(InstanceName, "instance");
 label_name!(TerminalName, "terminal");
 label_name!(ServiceName, "service");
 label_name!(VolumeName, "volume");
+label_name!(SnapshotName, "snapshot");
 label_name!(VariableName, "variable", variable_problem);
 
 fn label_problem(name: &str) -> Option<&'static str> {

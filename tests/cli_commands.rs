@@ -169,7 +169,8 @@ fn check_looks_at_skeletons() {
     let output = run(&["check", "--config", &config(directory.path().to_str().unwrap())]);
     assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
     assert!(stdout(&output).contains("template.default.skeleton"), "{}", stdout(&output));
-    for (wrong, status) in [("/nowhere/skeleton", 1), ("/dev/null", 1), ("/etc/hostname", 1), ("relative", 64)] {
+    let others = [("workspace:alice@v1", 1), ("workspace:alice", 64), ("workspace:../x@v1", 64)];
+    for (wrong, status) in [("/nowhere/skeleton", 1), ("/dev/null", 1), ("/etc/hostname", 1), ("relative", 64)].into_iter().chain(others) {
         let output = run(&["check", "--config", &config(wrong)]);
         assert_eq!(output.status.code(), Some(status), "{wrong}: {}", stdout(&output));
     }

@@ -19,7 +19,7 @@ fn workspace(gateway: &Gateway, arguments: &[&str]) -> Done {
     run(gateway.innkeeper().arg("workspace").args(arguments))
 }
 
-fn json(gateway: &Gateway, arguments: &[&str]) -> Value {
+fn parsed(gateway: &Gateway, arguments: &[&str]) -> Value {
     serde_json::from_str(&workspace(gateway, arguments).good()).unwrap()
 }
 
@@ -79,7 +79,7 @@ fn a_deleted_workspace_lets_nobody_in_and_can_be_had_back() {
     gateway.exec("bob", "true").good();
     let listed = workspace(&gateway, &["list", "--deleted"]).good();
     assert!(listed.lines().any(|line| line.starts_with("alice  deleted  20") && line.ends_with("alice alice.data")), "{listed}");
-    assert_eq!(json(&gateway, &["list", "--deleted", "--json"])[0]["name"], "alice");
+    assert_eq!(parsed(&gateway, &["list", "--deleted", "--json"])[0]["name"], "alice");
     for wrong in [&["env", "alice", "set", "A=2"][..], &["copy", "alice", "carol"], &["copy", "bob", "alice"], &["undelete", "bob"]] {
         let done = workspace(&gateway, wrong);
         assert!(done.status == Some(1) && done.stderr.contains("deleted"), "{wrong:?} {done:?}");
@@ -91,7 +91,7 @@ fn a_deleted_workspace_lets_nobody_in_and_can_be_had_back() {
     assert_eq!(fs::read_to_string(volume.join("rows")).unwrap(), "1 2 3");
     let anew = gateway.exec("alice", "printenv JWT_SECRET; printenv KEY").text();
     assert!(anew.lines().count() == 1 && anew.len() > 40 && anew != jwt, "its secrets are gone: {anew}");
-    assert_eq!(json(&gateway, &["show", "alice", "--json"])["own_limits"]["pids"], 100);
+    assert_eq!(parsed(&gateway, &["show", "alice", "--json"])["own_limits"]["pids"], 100);
     assert_eq!(workspace(&gateway, &["undelete", "alice"]).status, Some(1));
 }
 
@@ -122,7 +122,7 @@ fn what_is_deleted_goes_for_good_in_time_or_at_once_and_the_name_begins_anew() {
     gateway.exec("carol", "true").good();
     workspace(&gateway, &["delete", "carol"]).good();
     workspace(&gateway, &["delete", "carol", "--now"]).good();
-    assert_eq!(json(&gateway, &["list", "--deleted", "--json"]), Value::Array(Vec::new()));
+    assert_eq!(parsed(&gateway, &["list", "--deleted", "--json"]), Value::Array(Vec::new()));
 }
 
 /// Copies, deletes and has back with homes that are kept like this.
@@ -143,7 +143,7 @@ fn all_of_it(sections: &str, homes: impl Fn(&Gateway) -> std::path::PathBuf, con
     assert_eq!(gateway.exec("dave", look).good(), gateway.exec("alice", look).good());
     let his = gateway.exec("dave", "printenv JWT_SECRET; printenv KEY").text();
     assert!(his.lines().count() == 1 && his != jwt, "{his}");
-    let shown = json(&gateway, &["show", "dave", "--json"]);
+    let shown = parsed(&gateway, &["show", "dave", "--json"]);
     assert!(shown["own_limits"]["pids"] == 100 && shown["secrets"].as_array().unwrap().len() == 1, "{shown}");
     gateway.exec("dave", "echo his >file").good();
     assert_eq!(gateway.exec("alice", "cat file").good(), "hers\n", "two, not one");
@@ -209,6 +209,97 @@ fn a_new_home_starts_with_the_skeleton_of_its_template() {
     assert_eq!(gateway.exec("bob", look).good(), "from the skeleton\nuser 700\nuser\n");
 }
 
+/// New homes and volumes start with a snapshot of another workspace, with homes that are kept like this.
+fn snapshots(home: &str, homes: impl Fn(&Gateway) -> std::path::PathBuf, consistent: bool) {
+    let sections = |skeleton: &str| {
+        let volume = format!("\n[[template.default.volume]]\nname = \"data\"\npath = \"/data\"\ndisk = \"64MiB\"\n{skeleton}\n");
+        format!("{home}\n{}{volume}", template(&format!("disk = \"64MiB\"\n{skeleton}\n{SECRET}")))
+    };
+    let mut gateway = Gateway::start(&sections(""));
+    let homes = homes(&gateway);
+    gateway.exec("alice", "echo hers >file; ln -s file link; mkdir -m 750 dir; touch -d @1000 dir/old; echo 1 >/data/rows").good();
+    run_with(gateway.innkeeper().args(["workspace", "secret", "alice", "set", "KEY"]), b"hers-alone").good();
+    let jwt = gateway.exec("alice", "printenv JWT_SECRET").good();
+    let held = gateway.hold("alice", "echo up; sleep 1000");
+    let said = workspace(&gateway, &["snapshot", "alice", "take", "v1"]).good();
+    let how = if consistent { "at one moment" } else { "as a crash would have left it" };
+    assert!(said.starts_with("alice@v1 is kept (2 homes") && said.contains(how), "{said}");
+    assert!(workspace(&gateway, &["snapshot", "alice", "take", "v1"]).stderr.contains("there is a snapshot v1 of alice already"));
+    assert!(workspace(&gateway, &["snapshot", "nobody", "take", "v1"]).stderr.contains("no workspace nobody"));
+    assert_eq!(workspace(&gateway, &["snapshot", "alice", "list"]).good(), "v1\n");
+    let check = || run(gateway.innkeeper().arg("check"));
+    gateway.configure(&sections("skeleton = \"workspace:alice@v2\""));
+    let missing = check();
+    let text = format!("{}{}", missing.text(), missing.stderr);
+    assert!(missing.status == Some(1) && text.contains("`innkeeper workspace snapshot alice take v2` takes one"), "{text}");
+    gateway.configure(&sections("skeleton = \"workspace:alice@v1\""));
+    assert_eq!(check().status, Some(0), "{:?}", check());
+    gateway.stop();
+    drop(held);
+    gateway.up();
+    // What she does from now on reaches nobody.
+    gateway.exec("alice", "echo changed >file; echo 2 >/data/rows").good();
+    let look = "cat file link /data/rows; stat -c '%n %a %U %Y' dir/old; stat -c '%n %a %U' dir . /data";
+    for account in ["bob", "carol"] {
+        let has = gateway.exec(account, look).good();
+        assert_eq!(has, "hers\nhers\n1\ndir/old 644 user 1000\ndir 750 user\n. 700 user\n/data 700 user\n", "{account}");
+        let secrets = gateway.exec(account, "printenv JWT_SECRET; printenv KEY").text();
+        assert!(secrets.lines().count() == 1 && secrets != jwt, "a secret of its own, and none of hers: {secrets}");
+        gateway.exec(account, "echo own >file").good();
+    }
+    let full = gateway.exec("bob", "head -c 100M /dev/zero >big; echo $?; rm big").text();
+    assert_eq!(full.trim() == "1", !home.contains("directory"), "it is limited as any is: {full}");
+    let refused = workspace(&gateway, &["snapshot", "alice", "remove", "v1"]);
+    assert!(refused.status == Some(1) && refused.stderr.contains("new homes of the template default start with"), "{refused:?}");
+
+    // Of one that is deleted nothing goes to others, and back again it does.
+    workspace(&gateway, &["delete", "alice"]).good();
+    let none = gateway.exec("dave", "true");
+    assert!(none.status == Some(75) && !homes.join("dave").exists(), "{none:?}");
+    wait_for("the log to say why", || gateway.log().contains("and alice is deleted"));
+    assert_eq!(gateway.exec("bob", "cat file").good(), "own\n", "who has a home is in nobody's way");
+    workspace(&gateway, &["undelete", "alice"]).good();
+    assert_eq!(gateway.exec("dave", "cat file").good(), "hers\n");
+    workspace(&gateway, &["delete", "dave", "--now"]).good();
+    workspace(&gateway, &["delete", "alice", "--now"]).good();
+    assert!(entries(&homes).iter().all(|name| !name.starts_with("alice")), "{:?}", entries(&homes));
+    assert_eq!(gateway.exec("dave", "true").status, Some(75));
+    assert!(!homes.join("dave").exists());
+    wait_for("the log to say why", || gateway.log().contains("there is no snapshot alice@snapshot@v1"));
+}
+
+#[test]
+fn directories_start_with_a_snapshot() {
+    snapshots("\n[home]\ndriver = \"directory\"", |gateway| gateway.state().join("homes"), false);
+}
+
+#[test]
+fn images_start_with_a_snapshot() {
+    snapshots("\n[home]\ndriver = \"loop\"", |gateway| gateway.state().join("homes"), false);
+}
+
+#[test]
+fn subvolumes_start_with_a_snapshot_that_shares_what_is_the_same() {
+    let disk = FileSystem::make("btrfs", 1 << 30, "").unwrap();
+    let root = disk.path().join("homes");
+    snapshots(&format!("\n[home]\ndriver = \"btrfs\"\nroot = \"{}\"", root.display()), |_| root.clone(), true);
+}
+
+#[test]
+fn a_home_is_not_made_of_a_snapshot_that_is_larger_than_it_may_be() {
+    let mut gateway = Gateway::start(&template("disk = \"64MiB\""));
+    gateway.exec("alice", "head -c 8M /dev/urandom >large").good();
+    workspace(&gateway, &["snapshot", "alice", "take", "v1"]).good();
+    gateway.stop();
+    gateway.configure(&template("disk = \"4MiB\"\nskeleton = \"workspace:alice@v1\""));
+    gateway.up();
+    assert_eq!(gateway.exec("bob", "true").status, Some(75));
+    assert!(!gateway.home("bob").exists());
+    wait_for("the log to say why", || gateway.log().contains("and only 4MiB may be"));
+    workspace(&gateway, &["limit", "bob", "--disk", "32MiB"]).good();
+    assert_eq!(gateway.exec("bob", "wc -c <large").good().trim(), (8 << 20).to_string());
+}
+
 #[test]
 fn a_workspace_goes_to_another_host_in_one_file() {
     let here = Gateway::start(&template(&format!("disk = \"64MiB\"\n{SECRET}")));
@@ -256,7 +347,7 @@ fn a_workspace_goes_to_another_host_in_one_file() {
     assert_eq!(entries(&there.state().join("homes")), ["carol", "carol.data"]);
     assert_eq!(there.exec("carol", look).good(), hers);
     assert_eq!(there.exec("carol", "wc -c </data/rows").good().trim(), (80 << 20).to_string());
-    assert_eq!(json(&there, &["show", "carol", "--json"])["own_limits"]["pids"], 100);
+    assert_eq!(parsed(&there, &["show", "carol", "--json"])["own_limits"]["pids"], 100);
     let secrets = there.exec("carol", "printenv JWT_SECRET; printenv KEY").text();
     assert_eq!(secrets.lines().count(), 1, "its own, and none of hers: {secrets}");
     let again = workspace(&there, &["import", "carol", "--from", path]);

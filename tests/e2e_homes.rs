@@ -177,3 +177,30 @@ fn check_says_what_can_be_limited() {
     assert!(said.contains("inodes: cannot be limited"), "{said}");
     gateway.configure("");
 }
+
+#[test]
+fn a_loop_device_that_nobody_has_mounted_goes_at_a_start_and_by_the_sweep() {
+    const LOOPS: &str = "innkeeper_orphans_removed_total{kind=\"loop\"}";
+    let mut gateway = Gateway::start(&sections("driver = \"loop\"\n[idle]\ntimeout = \"1s\"\nkeep_busy = false", "64MiB"));
+    gateway.exec("alice", "echo hers > file").good();
+    let image = gateway.state().join("homes/alice");
+    let rests = |gateway: &Gateway| gateway.container_state("alice") == "exited" && !mounted(gateway);
+    let attach = || run(Command::new("losetup").args(["--find", "--show"]).arg(&image)).good().trim().to_owned();
+    let attached = |device: &str| std::fs::exists(device.replace("/dev/", "/sys/block/") + "/loop/backing_file").unwrap();
+    wait_for("her home to be let go of", || rests(&gateway));
+    let device = attach();
+    wait_for("the sweep to find it", || !attached(&device));
+    gateway.wait_metric(LOOPS, |count| count == 1.0);
+    gateway.kill();
+    let device = attach();
+    gateway.up();
+    wait_for("the start to find it", || !attached(&device));
+    gateway.wait_metric(LOOPS, |count| count == 1.0);
+    assert_eq!(gateway.exec("alice", "cat file").good(), "hers\n");
+}
+
+/// Whether alice's home is mounted anywhere.
+fn mounted(gateway: &Gateway) -> bool {
+    let point = gateway.state().join("homes/.mounts/alice");
+    std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(point.to_str().unwrap())
+}

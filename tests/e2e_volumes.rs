@@ -208,3 +208,62 @@ fn check_says_what_is_wrong_with_volumes() {
     }
     gateway.configure("");
 }
+
+#[test]
+fn a_volume_of_one_workspace_is_limited_while_it_is_in_use_and_it_is_said_how_that_holds() {
+    let gateway = Gateway::start(&sections("loop", "", &[DATA, CACHE]));
+    let held = gateway.hold("alice", "echo up; sleep 1000");
+    gateway.exec("bob", "true").good();
+    let size = |account: &str| -> u64 { gateway.exec(account, "df -B1 --output=size /data | tail -1").good().trim().parse().unwrap() };
+    let limit = |arguments: &[&str]| run(gateway.innkeeper().args(["workspace", "limit", "alice"]).args(arguments));
+    let said = limit(&["--volume", "data=128MiB"]).good();
+    if has_sys_resource() {
+        assert!(said.contains("volumes.data.disk: enforced now"), "{said}");
+    } else {
+        assert!(said.contains("volumes.data.disk: enforced from the next start on"), "{said}");
+    }
+    assert_eq!(size("alice") > 100 << 20, has_sys_resource());
+    assert!(size("bob") < 64 << 20, "another's is as the template says");
+    let said = limit(&["--volume", "data=48MiB", "--volume", "cache=64MiB", "--volume-inodes", "data=200000", "--inodes", "100000"]).good();
+    if has_sys_resource() {
+        assert!(said.contains("volumes.data.disk: enforced from the next start on: a file system is made smaller only"), "{said}");
+    }
+    assert!(said.contains("volumes.data.inodes: not possible: ") && said.contains("  inodes: not possible: "), "{said}");
+    let unknown = limit(&["--volume", "dta=1GiB"]);
+    assert!(unknown.status == Some(1) && unknown.stderr.contains("no volume dta; it has: cache, data"), "{unknown:?}");
+
+    gateway.exec("alice", "head -c 8M /dev/zero > /data/big; sync").good();
+    let shown: serde_json::Value =
+        serde_json::from_str(&run(gateway.innkeeper().args(["workspace", "show", "alice", "--json"])).good()).unwrap();
+    let data = shown["storage"].as_array().unwrap().iter().find(|one| one["volume"] == "data").unwrap();
+    assert!(data["bytes"].as_u64().unwrap() > 8 << 20 && data["inodes"].as_u64().is_some(), "{shown}");
+    assert_eq!(
+        (&shown["limits"]["volumes"]["cache"]["disk"], &shown["own_limits"]["volumes"]["cache"]["disk"]),
+        (&"64MiB".into(), &"64MiB".into())
+    );
+    let table = limit(&[]).good();
+    assert!(table.lines().any(|line| line.starts_with("volumes.data.disk") && line.contains("48MiB")), "{table}");
+    gateway
+        .wait_metric("innkeeper_workspace_volume_limit_bytes{volume=\"data\",workspace=\"alice\"}", |bytes| bytes == f64::from(48 << 20));
+    gateway.wait_metric("innkeeper_workspace_volume_used_bytes{volume=\"data\",workspace=\"alice\"}", |bytes| bytes > 8e6);
+
+    // Smaller, once nobody is in it.
+    gateway.exec("alice", "rm /data/big && echo hers > /data/file").good();
+    drop(held);
+    run(gateway.innkeeper().args(["workspace", "stop", "alice"])).good();
+    assert!(size("alice") < 48 << 20);
+    assert_eq!(gateway.exec("alice", "cat /data/file").good(), "hers\n");
+    let table = limit(&[]).good();
+    assert!(table.lines().any(|line| line.starts_with("volumes.data.disk") && line.ends_with("enforced now")), "{table}");
+}
+
+#[test]
+fn in_a_directory_a_limit_is_said_to_be_measured() {
+    let gateway = Gateway::start(&sections("directory", "", &[DATA]));
+    gateway.exec("alice", "true").good();
+    let said =
+        run(gateway.innkeeper().args(["workspace", "limit", "alice", "--disk", "1GiB", "--pids", "100", "--volume", "data=1GiB"])).good();
+    for line in ["  disk: measured only: it is a plain directory", "  volumes.data.disk: measured only", "  pids: enforced now"] {
+        assert!(said.lines().any(|found| found.starts_with(line)), "{line}\n{said}");
+    }
+}

@@ -243,3 +243,67 @@ fn killed_again_and_again_an_export_is_whole_or_none_and_an_import_too() {
     run(gateway.innkeeper().args(["workspace", "import", "carol", "--from"]).arg(&kept)).good();
     assert_eq!(gateway.exec("carol", "cat 0/link | wc -c; ls | wc -l").good(), "2301\n8\n");
 }
+
+#[test]
+fn killed_again_and_again_a_snapshot_is_whole_or_none_and_so_is_a_home_that_starts_with_one() {
+    let said = std::env::var("INNKEEPER_KILL_ROUNDS").ok().map(|rounds| rounds.parse::<u32>().unwrap());
+    let volume = "\n[[template.default.volume]]\nname = \"data\"\npath = \"/data\"\ndisk = \"1GiB\"\n";
+    let sections = |skeleton: &str, of_volume: &str| template(&format!("disk = \"1GiB\"\n{skeleton}\n{volume}{of_volume}"));
+    let mut gateway = Gateway::start(&sections("", ""));
+    let homes = gateway.state().join("homes");
+    gateway.exec("alice", "true").good();
+    fill(&homes.join("alice"), 1);
+    fill(&homes.join("alice.data"), 9);
+    let (alice, data) = (tree(&homes.join("alice")), tree(&homes.join("alice.data")));
+    run(gateway.innkeeper().args(["workspace", "snapshot", "alice", "take", "base"])).good();
+    gateway.stop();
+    let skeleton = "skeleton = \"workspace:alice@base\"";
+    gateway.configure(&sections(skeleton, skeleton));
+    gateway.up();
+    let began = Instant::now();
+    let (mut done, mut cut, mut rounds) = (0, 0, 0);
+    let mut moments = [(); 3].map(|()| Moments::new(Duration::from_millis(300)));
+    while rounds < said.unwrap_or(ROUNDS) && (said.is_some() || rounds < ROUNDS / 2 || began.elapsed() < AT_MOST) {
+        rounds += 1;
+        let kind = rounds as usize % 3;
+        let mut command = match kind {
+            0 => gateway.ssh("carol"),
+            _ => gateway.innkeeper(),
+        };
+        match kind {
+            0 => command.arg("true"),
+            1 => command.args(["workspace", "snapshot", "alice", "take", "other"]),
+            _ => command.args(["workspace", "snapshot", "alice", "remove", "other"]),
+        };
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut client = command.spawn().unwrap();
+        moments[kind].wait(|| client.try_wait().unwrap().is_some());
+        gateway.kill();
+        if gateway::finish(client, gateway::DEADLINE).status == Some(0) {
+            done += 1;
+        } else {
+            cut += 1;
+        }
+        gateway.up();
+        let part = |name: &str| name.contains("@snapshot@other") && !homes.join("alice@snapshot@other").exists();
+        wait_for("nothing to be left over", || entries(&homes).iter().all(|name| !name.starts_with(['+', '=']) && !part(name)));
+        assert!(tree(&homes.join("alice")) == alice && tree(&homes.join("alice.data")) == data, "round {rounds}");
+        for snapshot in ["base", "other"] {
+            let (home, volume) = (homes.join(format!("alice@snapshot@{snapshot}")), homes.join(format!("alice.data@snapshot@{snapshot}")));
+            if snapshot == "base" || home.exists() {
+                assert!(tree(&home) == alice && tree(&volume) == data, "round {rounds}: the snapshot {snapshot} is not whole");
+            }
+        }
+        for (name, whole) in [("carol", &alice), ("carol.data", &data)] {
+            if homes.join(name).exists() {
+                assert!(tree(&homes.join(name)) == *whole, "round {rounds}: {name} is a part of what it is to start with");
+            }
+        }
+        if kind == 0 {
+            run(gateway.innkeeper().args(["workspace", "delete", "carol", "--now"])).status.unwrap();
+        }
+    }
+    eprintln!("{rounds} rounds, {done} ended well, {cut} were cut short");
+    assert!(done > 0 && cut > 0, "killed at other moments than during them: {done}, {cut}");
+    assert_eq!(gateway.exec("carol", "cat 0/link | wc -c; ls | wc -l; ls /data | wc -l").good(), "2301\n8\n8\n");
+}

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use filesystem::{FileSystem, unmount_below};
-use innkeeper::home::{Applied, AsideReason, DriverKind, HomeId, Homes, Prospect, Quota, Source, prospects};
+use innkeeper::home::{Applied, AsideReason, DriverKind, Hold, HomeId, Homes, KeptId, Prospect, Quota, Skeleton, Source, prospects};
 
 const MIB: u64 = 1 << 20;
 /// What a home of these tests may have.
@@ -106,10 +106,12 @@ fn contract(kind: DriverKind, root: &Root, consistent: bool) {
     all.sort();
     assert_eq!(all, [alice.clone(), bob.clone()]);
 
+    holds(kind, &homes, &alice);
     limits(kind, &homes, &alice, &home, &neighbour);
     sizes_while_swept(kind, &homes, &alice);
     comings_and_goings(kind, root, &homes);
     views(root, &homes, consistent);
+    kept(root, &homes);
     leftovers(kind, root, homes);
 
     let homes = Homes::open(&root.path, kind).unwrap();
@@ -128,6 +130,94 @@ fn contract(kind: DriverKind, root: &Root, consistent: bool) {
     homes.close().unwrap();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(root.path.join(".mounts").to_str().unwrap()), "nothing is left mounted");
+}
+
+/// How a limit holds is said as it is.
+fn holds(kind: DriverKind, homes: &Homes, alice: &HomeId) {
+    let word = |hold: &Hold| match hold {
+        Hold::Now => "now",
+        Hold::AtNextStart(_) => "later",
+        Hold::Measured(_) => "measured",
+        Hold::Impossible(_) => "impossible",
+    };
+    let said = |id: &HomeId, quota: Quota| {
+        let holds = homes.holds(id, &quota).unwrap();
+        (word(&holds.bytes), word(&holds.inodes))
+    };
+    let (has, would) = match kind {
+        DriverKind::Directory => (("measured", "measured"), ("measured", "measured")),
+        DriverKind::Loop | DriverKind::Xfs => (("now", "now"), ("later", "later")),
+        DriverKind::Btrfs => (("now", "impossible"), ("later", "impossible")),
+    };
+    assert_eq!((said(alice, QUOTA), said(&id("nobody"), QUOTA)), (has, would));
+    let other = Quota { bytes: Some(32 * MIB), inodes: Some(5000) };
+    match kind {
+        DriverKind::Directory => assert_eq!(said(alice, other), has),
+        DriverKind::Loop => {
+            let holds = homes.holds(alice, &other).unwrap();
+            assert!(matches!(&holds.bytes, Hold::AtNextStart(why) if why.contains("made smaller only while nobody uses it")), "{holds:?}");
+            assert!(matches!(&holds.inodes, Hold::Impossible(why) if why.contains("as many as it was made with")), "{holds:?}");
+        }
+        DriverKind::Btrfs => assert_eq!(said(alice, other), ("later", "impossible")),
+        DriverKind::Xfs => assert_eq!(said(alice, other), ("later", "later")),
+    }
+}
+
+/// What is kept under a name is what new homes start with, whatever becomes of where it came from.
+fn kept(root: &Root, homes: &Homes) {
+    let go_on = |_: innkeeper::home::tree::Progress| ControlFlow::Continue(());
+    let before = root.names();
+    let copied = id("copied");
+    let tree = homes.ensure(&copied, &QUOTA).unwrap();
+    let part = |text: &str| KeptId::parse(text).unwrap();
+    let skeleton = |name: &str| Skeleton::Snapshot { workspace: copied.workspace.clone(), snapshot: name.parse().unwrap() };
+    let missing = homes.ensure_from(&id("fresh"), &QUOTA, Some(&skeleton("first"))).unwrap_err().to_string();
+    assert!(missing.contains("innkeeper workspace snapshot copied take first"), "{missing}");
+    assert!(!homes.exists(&id("fresh")).unwrap());
+
+    fs::write(tree.join("new"), "kept").unwrap();
+    fs::write(tree.join("large"), vec![7; 4 * MIB as usize]).unwrap();
+    for name in ["copied@snapshot@first", "copied.data@snapshot@second"] {
+        let staged = homes.stage_copy(&Source::Home(&copied), &QUOTA, &go_on).unwrap();
+        homes.commit_kept(staged, &part(name)).unwrap();
+    }
+    let again = homes.stage_copy(&Source::Home(&copied), &QUOTA, &go_on).unwrap();
+    assert!(homes.commit_kept(again, &part("copied@snapshot@first")).unwrap_err().is_taken());
+    assert_eq!(homes.kept().unwrap(), [part("copied@snapshot@first")], "without its home one is not whole");
+    assert!(part("copied@snapshot@first").look(&root.path).unwrap());
+    assert!(!part("copied.data@snapshot@second").look(&root.path).unwrap());
+    assert!(!homes.homes().unwrap().iter().any(|id| id.to_string().contains('@')));
+
+    fs::write(tree.join("new"), "hers again").unwrap();
+    for name in ["fresh", "other"] {
+        let fresh = homes.ensure_from(&id(name), &QUOTA, Some(&skeleton("first"))).unwrap();
+        assert_eq!(fs::read_to_string(fresh.join("new")).unwrap(), "kept");
+        let (root, file) = (fs::metadata(&fresh).unwrap(), fs::metadata(fresh.join("new")).unwrap());
+        assert_eq!((root.uid(), root.mode() & 0o777, file.uid()), (1000, 0o700, fs::metadata(tree.join("new")).unwrap().uid()));
+        // Nobody who has a copy changes what the next one gets.
+        fs::write(fresh.join("new"), "its own").unwrap();
+    }
+    let small = [Quota { bytes: Some(2 * MIB), inodes: None }, Quota { bytes: QUOTA.bytes, inodes: Some(1) }];
+    for quota in small {
+        let refused = homes.ensure_from(&id("small"), &quota, Some(&skeleton("first"))).unwrap_err().to_string();
+        assert!(refused.contains("and only ") && !homes.exists(&id("small")).unwrap(), "{refused}");
+    }
+    for (home, name) in [("fresh.data", "first"), ("late.data", "second"), ("late", "second")] {
+        assert!(homes.ensure_from(&id(home), &QUOTA, Some(&skeleton(name))).is_err(), "{home} of {name}");
+        assert!(!homes.exists(&id(home)).unwrap());
+    }
+    assert!(homes.recover().unwrap() >= 1, "a part goes at the next start");
+    assert_eq!(homes.parts_of(&copied.workspace, &"second".parse().unwrap()).unwrap(), []);
+
+    homes.discard_kept(&part("copied@snapshot@first")).unwrap();
+    assert_eq!(homes.kept().unwrap(), []);
+    for name in ["fresh", "other"] {
+        let aside = homes.set_aside(&id(name), AsideReason::Deleted).unwrap();
+        homes.discard(&aside).unwrap();
+    }
+    fs::write(tree.join("new"), "changed").unwrap();
+    fs::remove_file(tree.join("large")).unwrap();
+    assert_eq!(root.names(), before);
 }
 
 fn limits(kind: DriverKind, homes: &Homes, alice: &HomeId, home: &Path, neighbour: &Path) {
@@ -349,6 +439,68 @@ fn images_keep_the_contract() {
     }
     contract(DriverKind::Loop, &images, shares);
     killed_at_any_moment(DriverKind::Loop, &Root::new(None));
+}
+
+/// A loop device that a test has attached by hand, until this is dropped.
+struct Attached(String);
+
+impl Attached {
+    fn to(file: &Path) -> Self {
+        let said = Command::new("losetup").args(["--find", "--show"]).arg(file).output().unwrap();
+        assert!(said.status.success(), "{said:?}");
+        Self(String::from_utf8(said.stdout).unwrap().trim().to_owned())
+    }
+
+    fn is_there(&self) -> bool {
+        Path::new("/sys/block").join(Path::new(&self.0).file_name().unwrap()).join("loop/backing_file").exists()
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        if self.is_there() {
+            Command::new("losetup").args(["-d", &self.0]).status().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_loop_device_that_nobody_has_mounted_is_let_go_of_and_no_other() {
+    let (root, elsewhere) = (Root::new(None), tempfile::tempdir().unwrap());
+    let homes = Homes::open(&root.path, DriverKind::Loop).unwrap();
+    let used = homes.ensure(&id("used"), &QUOTA).unwrap();
+    fs::write(used.join("whole"), "yes").unwrap();
+    for name in ["loose", "busy"] {
+        homes.ensure(&id(name), &QUOTA).unwrap();
+        homes.rest(&id(name)).unwrap();
+    }
+    let file = |path: PathBuf| {
+        File::create(&path).unwrap().set_len(16 * MIB).unwrap();
+        path
+    };
+    let loose = Attached::to(&root.path.join("loose"));
+    let removed = Attached::to(&file(root.path.join("+0123456789abcdef")));
+    fs::remove_file(root.path.join("+0123456789abcdef")).unwrap();
+    // Of a name that we give, and somewhere else; here, and of a name that we do not give.
+    let theirs = [Attached::to(&file(elsewhere.path().join("alice"))), Attached::to(&file(root.path.join("Rescue.img")))];
+    let busy = Attached::to(&root.path.join("busy"));
+    let open = File::open(&busy.0).unwrap();
+    let staged = homes.stage(&QUOTA).unwrap();
+    assert_eq!(homes.detach_loose().unwrap(), 2);
+    assert!(!loose.is_there() && !removed.is_there());
+    assert!(busy.is_there() && theirs.iter().all(Attached::is_there));
+    assert_eq!(fs::read_to_string(used.join("whole")).unwrap(), "yes");
+    fs::write(staged.path().join("still"), "x").unwrap();
+    drop((open, staged));
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while busy.is_there() {
+        homes.detach_loose().unwrap();
+        assert!(Instant::now() < deadline, "it stays though nobody has it open");
+    }
+    assert_eq!(homes.detach_loose().unwrap(), 0);
+    assert!(theirs.iter().all(Attached::is_there));
+    assert!(homes.ensure(&id("loose"), &QUOTA).is_ok() && homes.ensure(&id("busy"), &QUOTA).is_ok());
+    homes.close().unwrap();
 }
 
 /// Where blocks are shared, a snapshot is a copy that is made while everything that writes is held up for a moment.

@@ -93,7 +93,7 @@ impl Administration for OneWorkspace {
 
     async fn change(&self, name: &WorkspaceName, change: Change, _revision: Option<i64>) -> Result<Changed, AskError> {
         let Change::SetSecret(..) = change else { return Err(AskError::Refused(format!("{change:?} for {name}"))) };
-        Ok(Changed { applied: Applied::NotYet("\x1b[2Jbusy".to_owned()), has_home: true })
+        Ok(Changed { applied: Applied::NotYet("\x1b[2Jbusy".to_owned()), has_home: true, enforcement: Vec::new() })
     }
 
     fn services(&self, name: &WorkspaceName) -> Result<Vec<ServiceView>, AskError> {
@@ -134,6 +134,7 @@ impl Operations for OneWorkspace {
             last_login: None,
             suspended: false,
             allowed: None,
+            allowed_volumes: Default::default(),
             sample: None,
             disk: None,
             now: Some(now),

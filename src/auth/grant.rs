@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::name::{AccountName, TemplateName, WorkspaceName};
+use crate::name::{AccountName, TemplateName, VolumeName, WorkspaceName};
 use crate::units::Size;
 
 /// What a login gets.
@@ -41,7 +41,7 @@ pub struct EnvValue {
 }
 
 /// Limits that a grant sets in place of the template's.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LimitOverrides {
     /// CPUs, fractions allowed.
@@ -56,6 +56,25 @@ pub struct LimitOverrides {
     pub inodes: Option<u64>,
     /// Sessions at once for this account.
     pub sessions: Option<u32>,
+    /// What may be in its volumes, by their names. One that its template does not name is nobody's.
+    #[serde(deserialize_with = "null_is_none", skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<VolumeName, VolumeLimits>,
+}
+
+/// Limits of a volume in place of the template's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VolumeLimits {
+    /// Its size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Size>,
+    /// Files and directories in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inodes: Option<u64>,
+}
+
+fn null_is_none<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// What an account may do beside a shell. Everything, unless said otherwise.
@@ -102,6 +121,11 @@ impl Grant {
 impl LimitOverrides {
     /// These, and where they say nothing, those below.
     pub fn over(self, below: Self) -> Self {
+        let mut volumes = below.volumes;
+        for (name, VolumeLimits { disk, inodes }) in self.volumes {
+            let under = volumes.entry(name).or_default();
+            *under = VolumeLimits { disk: disk.or(under.disk), inodes: inodes.or(under.inodes) };
+        }
         Self {
             cpus: self.cpus.or(below.cpus),
             memory: self.memory.or(below.memory),
@@ -109,6 +133,7 @@ impl LimitOverrides {
             disk: self.disk.or(below.disk),
             inodes: self.inodes.or(below.inodes),
             sessions: self.sessions.or(below.sessions),
+            volumes,
         }
     }
 }

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 
 pub use chain::{AuthSetupError, Authenticators};
 pub use config::{AccountsConfig, Config, Method, WebhookConfig};
-pub use grant::{EnvValue, Grant, LimitOverrides, Permit};
+pub use grant::{EnvValue, Grant, LimitOverrides, Permit, VolumeLimits};
 
 use crate::name::{AccountName, ConnectionId};
 

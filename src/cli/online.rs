@@ -6,7 +6,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use crate::config::Settings;
-use crate::home::{Prospect, prospects, skeleton};
+use crate::home::{HomeId, KeptId, Prospect, Skeleton, prospects, skeleton};
+use crate::name::{TemplateName, VolumeName};
 use crate::telemetry::{Outcome, Probe};
 
 pub(super) fn probes(settings: &Settings) -> Vec<Probe> {
@@ -26,12 +27,35 @@ pub(super) fn probes(settings: &Settings) -> Vec<Probe> {
 
 /// Whether new homes can start with what they are to start with. Looks at files that were named, and so needs no `--online`.
 pub(super) fn skeletons(settings: &Settings) -> Vec<Probe> {
-    let named = settings.template.iter().filter_map(|(name, template)| Some((name, template.skeleton.clone()?)));
-    let look = |path: &Path| match skeleton::look(path) {
-        Ok(()) => Outcome::Fine(format!("{} can be read", path.display())),
-        Err(why) => Outcome::Failed(format!("{}: {why}", path.display())),
+    let named = settings.template.iter().flat_map(|(name, template)| template.skeletons().map(move |found| (name, found)));
+    let probe = |(name, (volume, skeleton)): (&TemplateName, (Option<&VolumeName>, &Skeleton))| {
+        let key = volume.map_or_else(|| format!("template.{name}.skeleton"), |volume| format!("template.{name}.volume {volume} skeleton"));
+        let (root, volume, skeleton) = (settings.homes(), volume.cloned(), skeleton.clone());
+        Probe::new(key, move || std::future::ready(look_at(&skeleton, volume.as_ref(), &root)))
     };
-    named.map(|(name, path)| Probe::new(format!("template.{name}.skeleton"), move || std::future::ready(look(&path)))).collect()
+    named.map(probe).collect()
+}
+
+/// Whether a home, or this volume, can start with it; `root` is where homes are.
+fn look_at(skeleton: &Skeleton, volume: Option<&VolumeName>, root: &Path) -> Outcome {
+    match skeleton {
+        Skeleton::Path(path) => match skeleton::look(path) {
+            Ok(()) => Outcome::Fine(format!("{} can be read", path.display())),
+            Err(why) => Outcome::Failed(format!("{}: {why}", path.display())),
+        },
+        Skeleton::Snapshot { workspace, snapshot } => {
+            let home = HomeId { workspace: workspace.clone(), volume: volume.cloned() };
+            match (KeptId { home, snapshot: snapshot.clone() }).look(root) {
+                Ok(true) => Outcome::Fine(format!("there is {skeleton}")),
+                Ok(false) => {
+                    let of = volume.map_or_else(String::new, |volume| format!(" with a volume {volume}"));
+                    let mend = format!("`innkeeper workspace snapshot {workspace} take {snapshot}` takes one");
+                    Outcome::Failed(format!("there is no {skeleton}{of}; {mend}"))
+                }
+                Err(why) => Outcome::Failed(format!("{skeleton}: {why}")),
+            }
+        }
+    }
 }
 
 /// What homes can be limited to here.

@@ -10,7 +10,7 @@ use super::services::check_services;
 use super::volumes::check_volumes;
 use crate::auth::Method;
 use crate::engine::INIT_OPEN_FILES;
-use crate::home::{DriverKind, SMALLEST_IMAGE};
+use crate::home::{DriverKind, SMALLEST_IMAGE, Skeleton};
 use crate::telemetry;
 use crate::units::{Size, Span};
 use crate::workspace::{Recording, Template};
@@ -277,8 +277,14 @@ fn check_template(key: &str, template: &Template, all: &mut Vec<Problem>) {
     let plain = template.home.split('/').skip(1).all(|part| !part.is_empty() && part != "." && part != "..");
     let home_fits = template.home.starts_with('/') && plain && !template.home.contains(|c: char| c.is_control() || c == ':');
     require(all, home_fits, &under("home"), "must be an absolute path without `..`, for example \"/home/user\"");
-    let skeleton_fits = template.skeleton.as_ref().is_none_or(|path| path.is_absolute());
-    require(all, skeleton_fits, &under("skeleton"), "must be the absolute path of a directory or an archive, for example \"/etc/skel\"");
+    check_skeleton(&under("skeleton"), template.skeleton.as_ref(), all);
+}
+
+/// What a home or a volume starts with, as far as can be told without looking for it.
+pub(super) fn check_skeleton(key: &str, skeleton: Option<&Skeleton>, all: &mut Vec<Problem>) {
+    let fits = !matches!(skeleton, Some(Skeleton::Path(path)) if !path.is_absolute());
+    let form = "must be the absolute path of a directory or an archive, for example \"/etc/skel\", or \"workspace:NAME@SNAPSHOT\"";
+    require(all, fits, key, form);
 }
 
 /// Variables of an environment.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::check::require;
+use super::check::{check_skeleton, require};
 use super::problem::Problem;
 use crate::workspace::Template;
 
@@ -25,6 +25,7 @@ pub(super) fn check_volumes(key: &str, template: &Template, all: &mut Vec<Proble
         let before = &volumes[..number];
         let distinct = before.iter().all(|other| other.name != volume.name);
         require(all, distinct, &under("name"), &format!("there is another volume called {}", volume.name));
+        check_skeleton(&under("skeleton"), volume.skeleton.as_ref(), all);
         let problem = if !is_plain(&volume.path) {
             let form = "must be an absolute path of letters, digits and `._+@-`, without `..`";
             Some(format!("{form}, of at most {LONGEST_PATH} bytes, for example \"/data\""))

@@ -21,7 +21,7 @@ use rustix::io::Errno;
 
 use super::HomeError;
 use super::directory::{Directories, is_directory, open_tree};
-use super::driver::{Applied, Driver, Quota, Usage, View};
+use super::driver::{Applied, Driver, Hold, Holds, Quota, Usage, View};
 use super::mounts::mount_of;
 use super::program::{BTRFS, INPUT, LONG, SOON};
 use super::shelf::fresh_stage;
@@ -177,6 +177,18 @@ impl Driver for Btrfs {
 
     fn fit(&self, entry: &Path, quota: &Quota) -> Result<Applied, HomeError> {
         if is_subvolume(entry) { self.limit(entry, quota) } else { Directories.fit(entry, quota) }
+    }
+
+    fn holds(&self, entry: &Path, quota: &Quota) -> Result<Holds, HomeError> {
+        if !is_subvolume(entry) {
+            return Directories.holds(entry, quota);
+        }
+        let has = self.figure(entry, "max_referenced")?;
+        Ok(Holds { bytes: Hold::if_applied(has == quota.bytes.unwrap_or(0)), ..self.would_hold() })
+    }
+
+    fn would_hold(&self) -> Holds {
+        Holds { bytes: Hold::when_made(), inodes: Hold::Impossible(NO_INODES.to_owned()) }
     }
 
     fn usage(&self, entry: &Path) -> Result<Option<Usage>, HomeError> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, CWD, Gid, Mode, OFlags, Uid};
 
-use super::driver::{Applied, Driver, Quota, Usage, View};
+use super::driver::{Applied, Driver, Hold, Holds, Quota, Usage, View};
 use super::{HomeError, USER, files};
 
 /// Why a quota does not hold.
@@ -27,6 +27,14 @@ impl Driver for Directories {
 
     fn fit(&self, _entry: &Path, _quota: &Quota) -> Result<Applied, HomeError> {
         Ok(Applied::Reported(NOT_ENFORCED))
+    }
+
+    fn holds(&self, _entry: &Path, _quota: &Quota) -> Result<Holds, HomeError> {
+        Ok(self.would_hold())
+    }
+
+    fn would_hold(&self) -> Holds {
+        Holds { bytes: Hold::Measured(NOT_ENFORCED), inodes: Hold::Measured(NOT_ENFORCED) }
     }
 
     fn usage(&self, _entry: &Path) -> Result<Option<Usage>, HomeError> {

@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::HomeError;
+use super::loopback::Loose;
 use crate::name::{VolumeName, WorkspaceName};
 
 /// Which tree of a workspace.
@@ -49,6 +50,28 @@ pub enum Applied {
     Reported(&'static str),
 }
 
+/// How a limit holds, as things are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hold {
+    /// It is enforced.
+    Now,
+    /// It is enforced from the next start of the container on at the earliest; why not now.
+    AtNextStart(String),
+    /// What is there is compared with it, and nothing enforces it; why not.
+    Measured(&'static str),
+    /// It cannot be had of this home; why not.
+    Impossible(String),
+}
+
+/// How the limits of a tree hold. Of one that was not asked for it means nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holds {
+    /// That of bytes.
+    pub bytes: Hold,
+    /// That of inodes.
+    pub inodes: Hold,
+}
+
 /// A view of a tree, as a driver makes one.
 #[derive(Debug)]
 pub(super) struct View {
@@ -72,6 +95,14 @@ pub(super) trait Driver: fmt::Debug + Send + Sync {
 
     /// Gives a tree another quota while it is in use.
     fn fit(&self, entry: &Path, quota: &Quota) -> Result<Applied, HomeError>;
+
+    /// How this quota, which it was given or is to be given, holds of an entry. Changes nothing.
+    fn holds(&self, entry: &Path, quota: &Quota) -> Result<Holds, HomeError>;
+
+    /// How a quota would hold of an entry that is not made yet.
+    fn would_hold(&self) -> Holds {
+        Holds { bytes: Hold::when_made(), inodes: Hold::when_made() }
+    }
 
     /// How much is in it; `None` where only [`Self::is_counted`] finds out.
     fn usage(&self, entry: &Path) -> Result<Option<Usage>, HomeError>;
@@ -110,9 +141,33 @@ pub(super) trait Driver: fmt::Debug + Send + Sync {
         Ok(0)
     }
 
+    /// Devices on entries by which nobody reaches them.
+    fn loose(&self) -> Result<Vec<Loose>, HomeError> {
+        Ok(Vec::new())
+    }
+
+    /// Lets go of such a device, if it is one still. Says whether it is gone.
+    fn detach(&self, _found: &Loose) -> Result<bool, HomeError> {
+        Ok(false)
+    }
+
     /// Takes back what [`Self::reach`] did for any entry.
     fn close(&self) -> Result<(), HomeError> {
         Ok(())
+    }
+}
+
+// === impl Hold ===
+
+impl Hold {
+    /// As that of a home which is not there yet.
+    pub(super) fn when_made() -> Self {
+        Self::AtNextStart("there is none yet; it is made with that".to_owned())
+    }
+
+    /// It was tried, or not yet, and holds or does not.
+    pub(super) fn if_applied(applied: bool) -> Self {
+        if applied { Self::Now } else { Self::AtNextStart("it has another limit still".to_owned()) }
     }
 }
 

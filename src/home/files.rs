@@ -2,7 +2,7 @@
 
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -19,17 +19,23 @@ pub(super) fn remove(entry: &Path) -> Result<(), HomeError> {
     removed.map(drop).map_err(failed("remove", entry))
 }
 
-/// Copies what is in one tree into another, which is empty.
-pub(super) fn copy(from: &Path, to: &Path, watch: Watch<'_>) -> Result<Summary, HomeError> {
-    tree::copy(open(from)?.as_fd(), open(to)?.as_fd(), Limits::default(), watch).map_err(failed("copy", from))
+/// Copies what is in one tree, which was opened by this path, into another, which is empty.
+pub(super) fn copy(from: BorrowedFd<'_>, path: &Path, to: &Path, watch: Watch<'_>) -> Result<Summary, HomeError> {
+    tree::copy(from, open(to)?.as_fd(), Limits::default(), watch).map_err(failed("copy", path))
 }
 
 /// How much is in a tree.
 pub(super) fn measure(of: &Path) -> Result<Measure, HomeError> {
-    tree::measure(open(of)?.as_fd(), &|_| ControlFlow::Continue(())).map_err(failed("measure", of))
+    measure_open(open(of)?.as_fd(), of)
 }
 
-fn open(dir: &Path) -> Result<OwnedFd, HomeError> {
+/// The same of one that was opened by this path.
+pub(super) fn measure_open(tree: BorrowedFd<'_>, path: &Path) -> Result<Measure, HomeError> {
+    tree::measure(tree, &|_| ControlFlow::Continue(())).map_err(failed("measure", path))
+}
+
+/// Opens a tree. What keeps it reachable cannot be let go of while it is open.
+pub(super) fn open(dir: &Path) -> Result<OwnedFd, HomeError> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(CWD, dir, flags, Mode::empty()).map_err(HomeError::of("open", dir))
 }

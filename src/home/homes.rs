@@ -5,12 +5,14 @@
 //!
 //! All of this blocks, and may run programs.
 
+mod kept;
+
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,9 +23,10 @@ use tracing::{info, warn};
 
 use super::btrfs::Btrfs;
 use super::directory::{Directories, is_directory};
-use super::driver::{Applied, Driver, HomeId, Quota, Usage};
+use super::driver::{Applied, Driver, Holds, HomeId, Quota, Usage};
 use super::loopback::Loopback;
-use super::shelf::{self, AsideId, AsideReason, Entry};
+use super::shelf::{self, AsideId, AsideReason, Entry, KeptId};
+use super::skeleton::{Skeleton, SkeletonError};
 use super::xfs::Xfs;
 use super::{DriverKind, HomeError, files, skeleton, tree};
 
@@ -41,6 +44,8 @@ struct Inner {
     known: Mutex<HashMap<HomeId, Known>>,
     /// Entries that are made already, each for a home of this quota. They are held; what an ended process had, the next one removes.
     ready: Mutex<HashMap<Quota, OsString>>,
+    /// How much is in the snapshots that are kept, of those that were asked for. It does not change.
+    sizes: Mutex<HashMap<KeptId, tree::Measure>>,
     /// Two things are never done to one home at once. Several homes share a lock, which costs them a moment.
     turns: [Mutex<()>; TURNS],
     hasher: RandomState,
@@ -115,6 +120,7 @@ impl Homes {
             held: Mutex::default(),
             known: Mutex::default(),
             ready: Mutex::default(),
+            sizes: Mutex::default(),
             turns: std::array::from_fn(|_| Mutex::new(())),
             hasher: RandomState::new(),
         })))
@@ -151,26 +157,37 @@ impl Homes {
 
     /// The same; a home that is not there yet starts with what is in this skeleton, within its quota. It counts as a home only when all of that is
     /// in it and on the disk, so that a kill leaves none.
-    pub fn ensure_from(&self, id: &HomeId, quota: &Quota, skeleton: Option<&Path>) -> Result<PathBuf, HomeError> {
+    pub fn ensure_from(&self, id: &HomeId, quota: &Quota, skeleton: Option<&Skeleton>) -> Result<PathBuf, HomeError> {
         if let Some(skeleton) = skeleton
             && !self.exists(id)?
         {
-            let staged = self.stage(quota)?;
-            let limits = tree::Limits { bytes: quota.bytes.unwrap_or(u64::MAX), entries: quota.inodes.unwrap_or(u64::MAX) };
-            let dir = super::directory::open_tree(staged.path())?;
-            let filled = skeleton::fill(skeleton, dir.as_fd(), limits, &|_| ControlFlow::Continue(()));
-            filled.map_err(|why| HomeError::of("fill", &self.path(id))(io::Error::other(why)))?;
-            drop(dir);
+            let staged = match skeleton {
+                Skeleton::Path(path) => self.stage_filled(path, quota),
+                Skeleton::Snapshot { workspace, snapshot } => {
+                    let home = HomeId { workspace: workspace.clone(), volume: id.volume.clone() };
+                    self.stage_kept(&KeptId { home, snapshot: snapshot.clone() }, quota)
+                }
+            };
+            let staged = staged.map_err(|why| HomeError::of("fill", &self.path(id))(io::Error::other(why)))?;
             match self.commit(staged, id) {
                 // Another was faster.
                 Err(why) if why.is_taken() => {}
                 other => {
                     other?;
-                    info!(home = %id, skeleton = %skeleton.display(), "home made");
+                    info!(home = %id, %skeleton, "home made");
                 }
             }
         }
         self.ensure(id, quota)
+    }
+
+    /// A tree with what is in a directory or an archive of the host, under a name that is no home's.
+    fn stage_filled(&self, skeleton: &Path, quota: &Quota) -> Result<Staged, SkeletonError> {
+        let staged = self.stage(quota)?;
+        let limits = tree::Limits { bytes: quota.bytes.unwrap_or(u64::MAX), entries: quota.inodes.unwrap_or(u64::MAX) };
+        let dir = super::directory::open_tree(staged.path())?;
+        skeleton::fill(skeleton, dir.as_fd(), limits, &|_| ControlFlow::Continue(()))?;
+        Ok(staged)
     }
 
     /// The root of a home's tree, which must be there. It keeps the quota that it has.
@@ -217,6 +234,12 @@ impl Homes {
         let applied = self.0.driver.fit(&self.path(id), quota)?;
         self.0.known.lock().entry(id.clone()).or_default().quota = *quota;
         Ok(applied)
+    }
+
+    /// How this quota holds of a home, whether it is there or not. Takes no time.
+    pub fn holds(&self, id: &HomeId, quota: &Quota) -> Result<Holds, HomeError> {
+        let entry = self.path(id);
+        if shelf::exists(&entry)? { self.0.driver.holds(&entry, quota) } else { Ok(self.0.driver.would_hold()) }
     }
 
     /// How much is in a home, and may be. Takes no time: where nobody counts it is what [`Self::measure`] last found, and `None` before that.
@@ -274,21 +297,32 @@ impl Homes {
 
     /// A copy of a tree under a name that is no home's. `watch` is asked whether to go on; where the driver copies in no time it is not.
     pub fn stage_copy(&self, from: &Source<'_>, quota: &Quota, watch: tree::Watch<'_>) -> Result<Staged, HomeError> {
-        let from = match from {
+        let (path, tree) = match from {
             Source::Home(id) => {
                 let _turn = self.turn(id);
-                self.0.driver.reach(&self.path(id), None)?.0
+                self.opened(&self.path(id))?
             }
-            Source::Snapshot(snapshot) => snapshot.path.clone(),
+            Source::Snapshot(snapshot) => (snapshot.path.clone(), files::open(&snapshot.path)?),
         };
+        self.stage_tree(&path, tree, quota, watch)
+    }
+
+    /// The tree of an entry that is there, and whoever has it open keeps it reachable. Whoever asks has the entry's turn.
+    fn opened(&self, entry: &Path) -> Result<(PathBuf, OwnedFd), HomeError> {
+        let (path, _) = self.0.driver.reach(entry, None)?;
+        let tree = files::open(&path)?;
+        Ok((path, tree))
+    }
+
+    fn stage_tree(&self, path: &Path, tree: OwnedFd, quota: &Quota, watch: tree::Watch<'_>) -> Result<Staged, HomeError> {
         let held = self.hold(shelf::fresh_stage());
-        if self.0.driver.clone_tree(&from, &held.path(), quota)? {
+        if self.0.driver.clone_tree(path, &held.path(), quota)? {
             let (tree, _) = self.0.driver.reach(&held.path(), None)?;
             return Ok(Staged { held, tree, copied: None });
         }
         drop(held);
         let mut staged = self.stage(quota)?;
-        staged.copied = Some(files::copy(&from, &staged.tree, watch)?);
+        staged.copied = Some(files::copy(tree.as_fd(), path, &staged.tree, watch)?);
         Ok(staged)
     }
 
@@ -323,6 +357,16 @@ impl Homes {
         Ok(all.filter_map(|(_, entry)| if let Entry::Aside(aside) = entry { Some(aside) } else { None }).collect())
     }
 
+    /// How much is in a home that was set aside. May take minutes.
+    pub fn measure_aside(&self, aside: &AsideId) -> Result<Usage, HomeError> {
+        let entry = self.0.root.join(aside.to_string());
+        if let Some(usage) = self.0.driver.usage(&entry)? {
+            return Ok(usage);
+        }
+        let tree::Measure { bytes, inodes } = files::measure(&entry)?;
+        Ok(Usage { bytes, inodes: Some(inodes), limit: Quota::default() })
+    }
+
     /// Makes a home of one that was set aside, unless there is one.
     pub fn bring_back(&self, aside: &AsideId, id: &HomeId) -> Result<(), HomeError> {
         let _turn = self.turn(id);
@@ -354,7 +398,28 @@ impl Homes {
         Ok(found)
     }
 
-    /// The same, and what a driver's programs may have been killed in the middle of. Only at a start.
+    /// Lets go of loop devices on entries of ours that are mounted nowhere. One on a file of another name is somebody else's. Returns how many
+    /// went.
+    pub fn detach_loose(&self) -> Result<usize, HomeError> {
+        let mut gone = 0;
+        for found in self.0.driver.loose()? {
+            // Whoever mounts one at this moment has its turn, or holds it.
+            let _turn = match found.name.to_str().map_or(Entry::Other, shelf::entry) {
+                Entry::Home(id) => Some(self.turn(&id)),
+                Entry::Kept(kept) => Some(self.turn(&kept)),
+                Entry::Passing if self.0.held.lock().contains(&found.name) => continue,
+                Entry::Passing | Entry::Draft | Entry::Aside(_) => None,
+                Entry::Other => continue,
+            };
+            if self.0.driver.detach(&found)? {
+                info!(entry = %found.name.display(), "nobody has the loop device of this entry mounted, detached it");
+                gone += 1;
+            }
+        }
+        Ok(gone)
+    }
+
+    /// As [`Self::sweep`], and what a driver's programs may have been killed in the middle of. Only at a start.
     pub fn recover(&self) -> Result<usize, HomeError> {
         let mut found = 0;
         for (name, _) in shelf::list(&self.0.root)?.into_iter().filter(|(_, entry)| *entry == Entry::Draft) {
@@ -362,7 +427,7 @@ impl Homes {
             std::fs::remove_file(&path).map_err(HomeError::of("remove", &path))?;
             found += 1;
         }
-        Ok(found + self.sweep()? + self.0.driver.recover()?)
+        Ok(found + self.sweep()? + self.discard_parts()? + self.0.driver.recover()?)
     }
 
     /// Makes nothing reachable any more; for when the instance is removed for good. Homes stay.
@@ -397,7 +462,7 @@ impl Homes {
         self.0.root.join(id.to_string())
     }
 
-    fn turn(&self, id: &HomeId) -> MutexGuard<'_, ()> {
+    fn turn(&self, id: &impl Hash) -> MutexGuard<'_, ()> {
         let number = usize::try_from(self.0.hasher.hash_one(id) % TURNS as u64).unwrap_or(0);
         self.0.turns[number].lock()
     }

@@ -1,12 +1,14 @@
 //! Homes in images: each a sparse file with an ext4 of its own, mounted through a loop device. Works on any disk, and limits bytes and inodes.
 //!
 //! What a kill leaves: an image under a name that is no home's; a mount, which the next [`Driver::reach`] finds; an image that was made longer
-//! and whose file system was not, which it finds too. Loop devices are let go of by the kernel when the last mount is gone. A file system is
+//! and whose file system was not, which it finds too. Loop devices are let go of by the kernel when the last mount is gone; one that was never
+//! mounted is found by the sweep. A file system is
 //! made smaller in a copy of its image that then takes its place, so that one torn halfway is never the home.
 //!
 //! Of inodes an image has what it was made with, and more in proportion when it grows: their number cannot be set afterwards. Quotas of ext4's
 //! own could, and are not in every kernel.
 
+mod loose;
 mod superblock;
 
 use std::fs::File;
@@ -20,9 +22,10 @@ use rustix::fs::{MemfdFlags, Mode, memfd_create};
 use rustix::mount::{MountFlags, UnmountFlags, unmount};
 use tracing::{info, warn};
 
+pub(super) use self::loose::Loose;
 use self::superblock::Superblock;
 use super::directory::{Directories, counted, is_directory, live, open_tree};
-use super::driver::{Applied, Driver, Quota, Usage, View};
+use super::driver::{Applied, Driver, Hold, Holds, Quota, Usage, View};
 use super::mounts::{mount_points, mounts_in};
 use super::program::{CP, E2FSCK, FSFREEZE, INPUT, LONG, LOSETUP, MKFS_EXT4, MOUNT, RESIZE2FS, SOON};
 use super::tree::copy_contents;
@@ -282,6 +285,19 @@ impl Driver for Loopback {
         }
     }
 
+    fn holds(&self, entry: &Path, quota: &Quota) -> Result<Holds, HomeError> {
+        if is_directory(entry) {
+            return Directories.holds(entry, quota);
+        }
+        is_image(entry)?;
+        let length = std::fs::metadata(entry).map_err(HomeError::of("look at", entry))?.len();
+        // Of one that is mounted its device knows what its image has only later.
+        let device = device_of(entry)?;
+        let block = Superblock::read(device.as_deref().unwrap_or(entry))?;
+        let inodes = quota.inodes.map_or(Hold::Now, |wanted| holds_inodes(block, wanted));
+        Ok(Holds { bytes: holds_bytes(block, length, size_of(quota), device.is_some()), inodes })
+    }
+
     fn usage(&self, entry: &Path) -> Result<Option<Usage>, HomeError> {
         if is_directory(entry) {
             return Ok(None);
@@ -379,6 +395,14 @@ impl Driver for Loopback {
         Ok(found)
     }
 
+    fn loose(&self) -> Result<Vec<Loose>, HomeError> {
+        loose::loose(&self.root)
+    }
+
+    fn detach(&self, found: &Loose) -> Result<bool, HomeError> {
+        loose::detach(&self.root, found)
+    }
+
     fn close(&self) -> Result<(), HomeError> {
         for point in mounts_in(&self.mounts)? {
             unmount(&point, UnmountFlags::DETACH).map_err(HomeError::of("unmount", &point))?;
@@ -402,6 +426,32 @@ fn memory_file(size: u64) -> io::Result<OwnedFd> {
 /// The size of an image for this quota.
 fn size_of(quota: &Quota) -> u64 {
     quota.bytes.unwrap_or(USUAL_SIZE).max(SMALLEST).next_multiple_of(STEP)
+}
+
+/// How a size holds of an image of this length.
+fn holds_bytes(block: Superblock, length: u64, wanted: u64, in_use: bool) -> Hold {
+    if length == wanted && block.bytes() + STEP > wanted {
+        return Hold::Now;
+    }
+    let why = if wanted < block.used_bytes() + STEP {
+        "there is more in it than that; it is tried at each start"
+    } else if !in_use {
+        "nobody uses it; it has that size when somebody does"
+    } else if wanted < length {
+        "a file system is made smaller only while nobody uses it"
+    } else {
+        "it could not be made larger while it is in use; the log says why"
+    };
+    Hold::AtNextStart(why.to_owned())
+}
+
+/// How a number of inodes holds, which an image has for good.
+fn holds_inodes(block: Superblock, wanted: u64) -> Hold {
+    let (has, rounding) = block.inodes();
+    if (wanted..=wanted.saturating_add(rounding)).contains(&has) {
+        return Hold::Now;
+    }
+    Hold::Impossible(format!("an image keeps as many as it was made with, and more as it grows: {has}"))
 }
 
 /// What stands in an image's place and is none, a link above all, is not touched.

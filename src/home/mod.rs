@@ -22,12 +22,13 @@ pub mod tree;
 mod xfs;
 
 pub use config::{Config, DriverKind};
-pub use driver::{Applied, HomeId, Quota, Usage};
+pub use driver::{Applied, Hold, Holds, HomeId, Quota, Usage};
 pub use homes::{Homes, Snapshot, Source, Staged};
 pub use host::{Fence, FenceError, make_within};
 pub(crate) use loopback::SMALLEST as SMALLEST_IMAGE;
 pub use prospects::{Prospect, prospects};
-pub use shelf::{AsideId, AsideReason};
+pub use shelf::{AsideId, AsideReason, KeptId};
+pub use skeleton::Skeleton;
 pub use slots::{Slot, SlotId, Slots};
 
 use std::io;

@@ -23,6 +23,11 @@ pub(super) fn mount_points() -> Result<HashSet<PathBuf>, HomeError> {
     Ok(table()?.lines().filter_map(point).collect())
 }
 
+/// The devices that are mounted somewhere, as `7:3`.
+pub(super) fn mounted_devices() -> Result<HashSet<String>, HomeError> {
+    Ok(table()?.lines().filter_map(|line| Some(line.split(' ').nth(2)?.to_owned())).collect())
+}
+
 /// Where something is mounted right below a directory.
 pub(super) fn mounts_in(dir: &Path) -> Result<Vec<PathBuf>, HomeError> {
     Ok(table()?.lines().filter_map(point).filter(|path| path.parent() == Some(dir)).collect())

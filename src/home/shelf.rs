@@ -6,6 +6,7 @@
 //! +0123456789abcdef                not finished, or being removed: nobody's after a kill
 //! =0123456789abcdef                a snapshot: nobody's after a kill
 //! alice@deleted@1764000000000      a home that was set aside, and when, in milliseconds
+//! alice@snapshot@first             a snapshot that is kept under this name
 //! ```
 //! No name of one kind can be one of another, since those of workspaces and volumes are of `[a-z0-9-]`.
 
@@ -20,6 +21,7 @@ use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 
 use super::HomeError;
 use super::driver::HomeId;
+use crate::name::SnapshotName;
 
 /// Why a home was set aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,6 +43,15 @@ pub struct AsideId {
     at: u64,
 }
 
+/// What was in a home when a snapshot of its workspace was taken that is kept. Nobody writes to it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeptId {
+    /// Which home.
+    pub home: HomeId,
+    /// Which snapshot of its workspace.
+    pub snapshot: SnapshotName,
+}
+
 /// What an entry is, as its name says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Entry {
@@ -52,6 +63,8 @@ pub(super) enum Entry {
     Draft,
     /// A home that was set aside.
     Aside(AsideId),
+    /// A snapshot that is kept.
+    Kept(KeptId),
     /// Nothing of ours.
     Other,
 }
@@ -82,6 +95,9 @@ pub(super) fn entry(name: &str) -> Entry {
     }
     if let Some(aside) = AsideId::parse(name) {
         return Entry::Aside(aside);
+    }
+    if let Some(kept) = KeptId::parse(name) {
+        return Entry::Kept(kept);
     }
     let digits = name.get(1..).is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
     match name.as_bytes().first() {
@@ -161,6 +177,25 @@ impl fmt::Display for AsideId {
     }
 }
 
+// === impl KeptId ===
+
+/// Between the name of a home and that of a snapshot.
+const KEPT: &str = "@snapshot@";
+
+impl KeptId {
+    /// Parses what [`Self`] is printed as.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (home, snapshot) = text.split_once(KEPT)?;
+        Some(Self { home: HomeId::parse(home)?, snapshot: snapshot.parse().ok()? })
+    }
+}
+
+impl fmt::Display for KeptId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{KEPT}{}", self.home, self.snapshot)
+    }
+}
+
 impl AsideReason {
     fn word(self) -> &'static str {
         match self {
@@ -183,9 +218,18 @@ mod tests {
         assert_eq!(entry(&stage), Entry::Passing);
         assert_eq!(entry(&aside.to_string()), Entry::Aside(aside.clone()));
         assert!(aside.at().elapsed().unwrap() < Duration::from_secs(60));
+        let kept = KeptId::parse("alice.data@snapshot@v-1").unwrap();
+        assert_eq!(entry(&kept.to_string()), Entry::Kept(kept));
         let others =
             ["+", "+x", "+0123456789ABCDEF", "alice@deleted", "alice@gone@1", "alice@deleted@01", "alice@deleted@1@2", "lost+found"];
-        for other in others.into_iter().chain([".mounts", ".projects", "alice@deleted@18446744073709551615"]) {
+        for other in others.into_iter().chain([
+            "alice@snapshot@",
+            "@snapshot@v1",
+            "alice@snapshot@v1@2",
+            ".mounts",
+            ".projects",
+            "alice@deleted@18446744073709551615",
+        ]) {
             assert_eq!(entry(other), Entry::Other, "{other}");
         }
     }

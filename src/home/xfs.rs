@@ -14,7 +14,7 @@ use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
 
 use super::HomeError;
 use super::directory::{Directories, counted, is_directory, live, open_tree};
-use super::driver::{Applied, Driver, Quota, Usage, View};
+use super::driver::{Applied, Driver, Hold, Holds, Quota, Usage, View};
 use super::mounts::{Mount, mount_of};
 use super::program::{CHATTR, SOON, XFS_QUOTA};
 
@@ -103,13 +103,19 @@ impl Driver for Xfs {
 
     fn fit(&self, entry: &Path, quota: &Quota) -> Result<Applied, HomeError> {
         let Some(number) = number_of(entry) else { return Directories.fit(entry, quota) };
-        // What the file system says of a project is what its quota is.
-        let has = counted(entry)?.limit;
-        let whole = |bytes: Option<u64>| bytes.map(|bytes| bytes.div_ceil(4096));
-        if quota.bytes.is_none() || quota.inodes.is_none() || whole(has.bytes) != whole(quota.bytes) || has.inodes != quota.inodes {
+        let (bytes, inodes) = applied(entry, quota)?;
+        if quota.bytes.is_none() || quota.inodes.is_none() || !bytes || !inodes {
             self.limit(entry, number, quota)?;
         }
         Ok(Applied::Now)
+    }
+
+    fn holds(&self, entry: &Path, quota: &Quota) -> Result<Holds, HomeError> {
+        if number_of(entry).is_none() {
+            return Directories.holds(entry, quota);
+        }
+        let (bytes, inodes) = applied(entry, quota)?;
+        Ok(Holds { bytes: Hold::if_applied(bytes), inodes: Hold::if_applied(inodes) })
     }
 
     fn usage(&self, entry: &Path) -> Result<Option<Usage>, HomeError> {
@@ -146,6 +152,13 @@ pub(super) fn lacking(mount: &Mount) -> Option<String> {
         ));
     }
     None
+}
+
+/// Whether a home has this limit of bytes, and this one of inodes. What the file system says of a project is what its quota is.
+fn applied(entry: &Path, quota: &Quota) -> Result<(bool, bool), HomeError> {
+    let has = counted(entry)?.limit;
+    let whole = |bytes: Option<u64>| bytes.map(|bytes| bytes.div_ceil(4096));
+    Ok((whole(has.bytes) == whole(quota.bytes), has.inodes == quota.inodes))
 }
 
 /// The number of a home; a plain directory has none.

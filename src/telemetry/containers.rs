@@ -39,8 +39,17 @@ pub struct WorkspaceLimits {
     pub disk_bytes: u64,
 }
 
+/// How full a volume of a workspace is. What is not known has no series.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct VolumeFigures {
+    /// Bytes in it, where somebody has counted them.
+    pub used_bytes: Option<u64>,
+    /// Bytes that may be in it, where its template names it.
+    pub limit_bytes: Option<u64>,
+}
+
 /// How a workspace that runs does. What is not known has no series.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct WorkspaceFigures {
     /// What its container has used, where the engine could say.
     pub usage: Option<ContainerUsage>,
@@ -48,6 +57,8 @@ pub struct WorkspaceFigures {
     pub limits: Option<WorkspaceLimits>,
     /// Bytes in its home and volumes, where somebody has counted them.
     pub disk_bytes: Option<u64>,
+    /// Its volumes, by their names. A template has few of them.
+    pub volumes: BTreeMap<String, VolumeFigures>,
     /// For how long nobody has used it; zero while somebody does.
     pub idle_seconds: f64,
     /// Sessions open now.
@@ -76,6 +87,8 @@ struct Snapshot {
     pids_limit: GaugeVec,
     disk: GaugeVec,
     disk_limit: GaugeVec,
+    volume: GaugeVec,
+    volume_limit: GaugeVec,
     idle: GaugeVec,
     sessions: GaugeVec,
     logins: IntCounterVec,
@@ -120,6 +133,7 @@ impl Snapshot {
         let network = Opts::new("container_network_bytes_total", "Bytes that the workspace's container received (in) and sent (out)");
         let block = Opts::new("container_block_bytes_total", "Bytes that the workspace's container read (in) and wrote (out)");
         let gauge = |name: &str, help: &str| GaugeVec::new(Opts::new(name, help), &["workspace"]);
+        let of_volume = |name: &str, help: &str| GaugeVec::new(Opts::new(name, help), &["workspace", "volume"]);
         Ok(Self {
             cpu: CounterVec::new(Opts::new("container_cpu_seconds_total", "CPU time of the workspace's container"), &["workspace"])?,
             memory: gauge("container_memory_bytes", "Memory of the workspace's container")?,
@@ -131,6 +145,8 @@ impl Snapshot {
             pids_limit: gauge("workspace_pids_limit", "Processes and threads that the workspace may have")?,
             disk: gauge("workspace_disk_used_bytes", "Bytes in the workspace's home and volumes, as last measured")?,
             disk_limit: gauge("workspace_disk_limit_bytes", "Bytes that the workspace's home and volumes may have in them")?,
+            volume: of_volume("workspace_volume_used_bytes", "Bytes in the workspace's volume, as last measured")?,
+            volume_limit: of_volume("workspace_volume_limit_bytes", "Bytes that the workspace's volume may have in it")?,
             idle: gauge("workspace_idle_seconds", "For how long nobody has used the workspace; 0 while somebody does")?,
             sessions: gauge("workspace_sessions", "Sessions open in the workspace now")?,
             logins: IntCounterVec::new(Opts::new("workspace_logins_total", "Logins to the workspace"), &["workspace"])?,
@@ -158,12 +174,17 @@ impl Snapshot {
         if let Some(bytes) = figures.disk_bytes {
             set(&self.disk, bytes as f64);
         }
+        for (volume, VolumeFigures { used_bytes, limit_bytes }) in &figures.volumes {
+            for (metric, bytes) in [(&self.volume, used_bytes), (&self.volume_limit, limit_bytes)] {
+                bytes.iter().for_each(|bytes| metric.with_label_values(&[workspace, volume]).set(*bytes as f64));
+            }
+        }
         set(&self.idle, figures.idle_seconds);
         set(&self.sessions, figures.sessions as f64);
         self.logins.with_label_values(&[workspace]).inc_by(figures.logins);
     }
 
-    fn collectors(&self) -> [&dyn Collector; 13] {
+    fn collectors(&self) -> [&dyn Collector; 15] {
         [
             &self.cpu,
             &self.memory,
@@ -175,6 +196,8 @@ impl Snapshot {
             &self.pids_limit,
             &self.disk,
             &self.disk_limit,
+            &self.volume,
+            &self.volume_limit,
             &self.idle,
             &self.sessions,
             &self.logins,
@@ -199,12 +222,23 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         let usage = ContainerUsage { cpu_seconds: 1.5, memory_bytes: 7, network_bytes: (1, 2), block_bytes: (3, 4), pids: 5 };
         let limits = WorkspaceLimits { cpu_cores: 0.5, memory_bytes: 70, pids: 50, disk_bytes: 700 };
-        let alice =
-            WorkspaceFigures { usage: Some(usage), limits: Some(limits), disk_bytes: Some(600), idle_seconds: 2.5, sessions: 3, logins: 4 };
+        let alice = WorkspaceFigures {
+            usage: Some(usage),
+            limits: Some(limits),
+            disk_bytes: Some(600),
+            volumes: [
+                ("data".to_owned(), VolumeFigures { used_bytes: Some(60), limit_bytes: Some(80) }),
+                ("old".to_owned(), VolumeFigures { used_bytes: Some(5), limit_bytes: None }),
+            ]
+            .into(),
+            idle_seconds: 2.5,
+            sessions: 3,
+            logins: 4,
+        };
         let bob = WorkspaceFigures::default();
         // Set, not added to.
         for _ in 0..2 {
-            metrics.container_usage.replace([("alice".to_owned(), alice), ("bob".to_owned(), bob)].into());
+            metrics.container_usage.replace([("alice".to_owned(), alice.clone()), ("bob".to_owned(), bob.clone())].into());
         }
         let text = metrics.text().unwrap();
         for line in [
@@ -219,6 +253,9 @@ mod tests {
             "innkeeper_workspace_pids_limit{workspace=\"alice\"} 50",
             "innkeeper_workspace_disk_used_bytes{workspace=\"alice\"} 600",
             "innkeeper_workspace_disk_limit_bytes{workspace=\"alice\"} 700",
+            "innkeeper_workspace_volume_used_bytes{volume=\"data\",workspace=\"alice\"} 60",
+            "innkeeper_workspace_volume_limit_bytes{volume=\"data\",workspace=\"alice\"} 80",
+            "innkeeper_workspace_volume_used_bytes{volume=\"old\",workspace=\"alice\"} 5",
             "innkeeper_workspace_idle_seconds{workspace=\"alice\"} 2.5",
             "innkeeper_workspace_sessions{workspace=\"alice\"} 3",
             "# TYPE innkeeper_workspace_logins_total counter",
@@ -229,6 +266,7 @@ mod tests {
         }
         let unknown = ["container_memory_bytes", "workspace_memory_limit_bytes", "workspace_disk_used_bytes"];
         assert!(unknown.iter().all(|name| !text.contains(&format!("{name}{{workspace=\"bob\"}}"))), "what is not known is not zero");
+        assert!(!text.contains("volume_limit_bytes{volume=\"old\""), "nor of a volume");
         metrics.container_usage.replace([("bob".to_owned(), bob)].into());
         assert_eq!(labelled(&metrics.text().unwrap()), ["bob"].into());
         metrics.container_usage.replace(BTreeMap::new());

@@ -67,7 +67,7 @@ pub struct Metrics {
     pub upgrades: IntCounterVec,
     /// Workspaces whose container is of another image than their template names now.
     pub outdated: IntGauge,
-    /// Things found that nobody owns and removed, by `kind`: `container`, `slot`, `home`.
+    /// Things found that nobody owns and removed, by `kind`: `container`, `slot`, `home`, `loop`.
     pub orphans: IntCounterVec,
     /// Logins that wait for a place.
     pub queue_length: IntGauge,
@@ -242,7 +242,7 @@ impl Metrics {
         for outcome in ["applied", "refused"] {
             metrics.reloads.with_label_values(&[outcome]);
         }
-        for kind in ["container", "slot", "home"] {
+        for kind in ["container", "slot", "home", "loop"] {
             metrics.orphans.with_label_values(&[kind]);
         }
         for reason in ["disk", "disk_low", "slow", "quota", "largest"] {

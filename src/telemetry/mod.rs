@@ -8,7 +8,7 @@ mod metrics;
 mod probe;
 
 pub use config::{Config, Format};
-pub use containers::{ContainerMetrics, ContainerUsage, WorkspaceFigures, WorkspaceLimits};
+pub use containers::{ContainerMetrics, ContainerUsage, VolumeFigures, WorkspaceFigures, WorkspaceLimits};
 pub use host::{Disk, Host, HostWatch};
 pub use log::{Log, LogError, count_panics, filter, init};
 pub use metrics::Metrics;

@@ -13,7 +13,7 @@ use super::settings::{Applied, unread};
 use super::terms::{self, Terms};
 use super::variables::{SECRET_BYTES, make_up};
 use crate::home::tree::{self, Skipped};
-use crate::home::{HomeError, HomeId, Source};
+use crate::home::{HomeError, HomeId, Homes, Source, Staged};
 use crate::name::WorkspaceName;
 use crate::store::{NewSecret, Passage, Settings, Stage};
 
@@ -95,27 +95,9 @@ impl Directory {
     async fn fill(&self, from: Vec<HomeId>, to: &WorkspaceName, given: Given, step: &StepSender) -> Result<Done, AskError> {
         let (homes, to, step) = (self.house.parts.homes.clone(), to.clone(), step.clone());
         let work = move || {
-            let mut done = Done { consistent: Some(true), ..Done::default() };
-            let mut staged = Vec::new();
-            let mut before = Step { what: "copying", ..Step::default() };
-            for id in &from {
-                let snapshot = homes.snapshot(id)?;
-                done.consistent = done.consistent.map(|all| all && snapshot.consistent);
-                let watch = |at: tree::Progress| {
-                    step.send_replace(Step { entries: before.entries + at.entries, bytes: before.bytes + at.bytes, ..before });
-                    ControlFlow::Continue(())
-                };
-                let copy = homes.stage_copy(&Source::Snapshot(&snapshot), &given.quota_of(id.volume.as_ref()), &watch)?;
-                if let Some(summary) = copy.copied() {
-                    before.entries += summary.files + summary.directories + summary.symlinks + summary.fifos;
-                    before.bytes += summary.bytes;
-                    let Skipped { devices, sockets, mounts, changed, attributes } = summary.skipped;
-                    done.skipped += devices + sockets + mounts + changed + attributes;
-                    done.bytes = Some(before.bytes);
-                }
-                staged.push((copy, HomeId { workspace: to.clone(), volume: id.volume.clone() }));
-            }
+            let (mut done, staged) = stage_all(&homes, &from, &given, Step { what: "copying", ..Step::default() }, &step)?;
             for (copy, id) in staged {
+                let id = HomeId { workspace: to.clone(), volume: id.volume };
                 homes.commit(copy, &id)?;
                 done.homes.push(id.to_string());
             }
@@ -142,4 +124,34 @@ impl Directory {
         let recipe = self.house.recipe(record.as_ref().map(|record| &record.template)).map_err(|why| AskError::Refused(why.to_string()))?;
         Ok(recipe.given(&own.over(granted)))
     }
+}
+
+/// Copies homes beside those that there are, each from a snapshot of it; says how far it is, beginning with `before`.
+pub(super) fn stage_all(
+    homes: &Homes,
+    from: &[HomeId],
+    given: &Given,
+    mut before: Step,
+    step: &StepSender,
+) -> Result<(Done, Vec<(Staged, HomeId)>), HomeError> {
+    let mut done = Done { consistent: Some(true), ..Done::default() };
+    let mut staged = Vec::new();
+    for id in from {
+        let snapshot = homes.snapshot(id)?;
+        done.consistent = done.consistent.map(|all| all && snapshot.consistent);
+        let watch = |at: tree::Progress| {
+            step.send_replace(Step { entries: before.entries + at.entries, bytes: before.bytes + at.bytes, ..before });
+            ControlFlow::Continue(())
+        };
+        let copy = homes.stage_copy(&Source::Snapshot(&snapshot), &given.quota_of(id.volume.as_ref()), &watch)?;
+        if let Some(summary) = copy.copied() {
+            before.entries += summary.files + summary.directories + summary.symlinks + summary.fifos;
+            before.bytes += summary.bytes;
+            let Skipped { devices, sockets, mounts, changed, attributes } = summary.skipped;
+            done.skipped += devices + sockets + mounts + changed + attributes;
+            done.bytes = Some(before.bytes);
+        }
+        staged.push((copy, id.clone()));
+    }
+    Ok((done, staged))
 }

@@ -113,6 +113,7 @@ impl Directory {
         if let Err(why) = self.house.on_disk(move || homes.recover()).await {
             warn!(%why, "cannot put back what was left among homes");
         }
+        self.detach_loose().await;
         self.house.ensure_network().await?;
         let containers = self.house.engine().list().await?;
         let (mut workspaces, mut spares) = (0, 0);
@@ -461,7 +462,7 @@ impl Keeper for Directory {
 }
 
 fn wish(grant: &Grant) -> Wish {
-    Wish { template: grant.template.clone(), limits: grant.limits }
+    Wish { template: grant.template.clone(), limits: grant.limits.clone() }
 }
 
 /// A driver ended while somebody waited for it: a bug, which the next login does not meet again.

@@ -87,6 +87,8 @@ pub(super) struct Seen {
     pub(super) since: Instant,
     /// Since when it has been being stopped, if it is.
     pub(super) stopping: Option<Instant>,
+    /// Whether nobody knows how its container is, as the last look at it, or its removal, has failed.
+    pub(super) blind: bool,
     /// What it may use, where that is known.
     pub(super) limits: Option<Limits>,
     /// Of which revision what it goes by is, and why nobody may be in it by that, in a word.
@@ -158,6 +160,8 @@ pub(super) struct Driver {
     since: Instant,
     /// Since when it has been being stopped, until it is known to stand still or to run.
     stopping: Option<Instant>,
+    /// Whether the last look at its container, or its removal, has failed.
+    blind: bool,
     /// How often in a row a name was taken by a container that could not be found.
     misses: u32,
     path: StartPath,
@@ -218,8 +222,9 @@ impl Driver {
         let (revision, barred, volumes) = (terms.revision, terms.barred.as_ref().map(Barred::label), Volumes::new());
         let (upgrade, idle) = (terms.upgrade.clone(), terms.idle);
         let (state, since) = (State::Unknown.label(), Instant::now());
-        let (running, stopping, limits) = (None, None, None);
-        let seen = watch::Sender::new(Seen { state, running, since, stopping, limits, volumes, revision, barred, upgrade, idle, record });
+        let (running, stopping, blind, limits) = (None, None, false, None);
+        let seen =
+            watch::Sender::new(Seen { state, running, since, stopping, blind, limits, volumes, revision, barred, upgrade, idle, record });
         let progress = watch::Sender::new(Progress::Asked);
         let weak = inbox.downgrade();
         let handle = Handle { inbox, seen: seen.subscribe(), progress: progress.subscribe(), leases: leases.clone() };
@@ -254,6 +259,7 @@ impl Driver {
             serving: None,
             since: Instant::now(),
             stopping: None,
+            blind: false,
             misses: 0,
             path: StartPath::Attach,
             leases,
@@ -545,7 +551,7 @@ impl Driver {
 
     /// What is wished for, and what an administrator has set, which goes before it.
     fn wish(&self) -> Wish {
-        Wish { template: self.wish.template.clone(), limits: self.terms.limits.over(self.wish.limits) }
+        Wish { template: self.wish.template.clone(), limits: self.terms.limits.clone().over(self.wish.limits.clone()) }
     }
 
     /// The container that people were in is not there any more.
@@ -640,7 +646,7 @@ impl Driver {
                 None
             }
             Outcome::Observed { found, slot } => {
-                self.slot = slot;
+                (self.slot, self.blind) = (slot, false);
                 let label = found.as_ref().map(|found| Fit::found(&found.labels)).unwrap_or_default();
                 // Of one that is known it is known better.
                 if (&self.fit.label, self.fit.network) != (&label.label, label.network) {
@@ -667,6 +673,7 @@ impl Driver {
                 self.refuse(&why);
                 self.doubtful |= matches!(self.state, State::Running(_));
                 self.trouble = Some(why);
+                self.blind = self.state == State::Unknown;
                 self.feed(Event::Failed)
             }
         }
@@ -684,6 +691,7 @@ impl Driver {
             running: self.resident.clone().filter(|_| matches!(self.state, State::Running(_))),
             since: self.since,
             stopping: self.stopping,
+            blind: self.blind && self.state == State::Unknown,
             limits: self.has.as_ref().map(|has| has.limits),
             volumes: self.volumes.clone(),
             revision: self.terms.revision,

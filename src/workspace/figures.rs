@@ -15,12 +15,12 @@ use super::meter::{HistorySpan, Point, Sample};
 use super::operations::{Known, Operations, PoolView, QueueView};
 use super::settings::unread;
 use super::starts::StartFigures;
-use super::{AskError, Overview, Template, policy, terms};
+use super::{AskError, Overview, Template, Volume, policy, terms};
 use crate::auth::LimitOverrides;
 use crate::engine::{ContainerId, Usage};
-use crate::name::{TemplateName, WorkspaceName};
+use crate::name::{TemplateName, VolumeName, WorkspaceName};
 use crate::store::Remembered;
-use crate::telemetry::{ContainerUsage, Disk, Host, WorkspaceFigures, WorkspaceLimits};
+use crate::telemetry::{ContainerUsage, Disk, Host, VolumeFigures, WorkspaceFigures, WorkspaceLimits};
 
 /// What a workspace may use.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -122,19 +122,26 @@ impl Template {
             pids: Some(self.pids),
             disk: Some(self.disk),
             inodes: self.inodes,
-            ..LimitOverrides::default()
+            volumes: self.volume.iter().map(|volume| (volume.name.clone(), volume.as_limits())).collect(),
+            sessions: None,
         }
     }
 
     /// The same, with what is set of one.
     pub(super) fn allowed(&self, own: &LimitOverrides) -> Allowed {
-        let volumes: u64 = self.volume.iter().map(|volume| volume.disk.get()).fold(0, u64::saturating_add);
+        let volumes = self.volumes_allowed(own).into_values().fold(0, u64::saturating_add);
         Allowed {
             cpu: own.cpus.unwrap_or(self.cpus),
             memory: own.memory.unwrap_or(self.memory).get(),
             pids: own.pids.unwrap_or(self.pids),
             disk: own.disk.unwrap_or(self.disk).get().saturating_add(volumes),
         }
+    }
+
+    /// Bytes that may be in its volumes, with what is set of one.
+    pub(super) fn volumes_allowed(&self, own: &LimitOverrides) -> BTreeMap<VolumeName, u64> {
+        let bytes = |volume: &Volume| own.volumes.get(&volume.name).and_then(|own| own.disk).unwrap_or(volume.disk).get();
+        self.volume.iter().map(|volume| (volume.name.clone(), bytes(volume))).collect()
     }
 }
 
@@ -203,11 +210,12 @@ impl Directory {
         let asked: Vec<_> = futures_util::stream::iter(running).map(ask).buffer_unordered(ASKED_AT_ONCE).collect().await;
         let sessions = self.house.roll.counts();
         let figures = asked.into_iter().map(|(name, usage, leases)| {
-            let known = known.get(&name);
+            let known = known.get(&name).copied();
             let figures = WorkspaceFigures {
                 usage: usage.map(ContainerUsage::from),
                 limits: known.and_then(|known| known.allowed).map(WorkspaceLimits::from),
                 disk_bytes: self.house.meter.disk(&name),
+                volumes: self.volume_figures(&name, known.map(|known| &known.allowed_volumes)),
                 idle_seconds: leases.idle().unwrap_or_default().as_secs_f64(),
                 sessions: sessions.get(&name).copied().unwrap_or_default(),
                 logins: leases.logins(),
@@ -215,6 +223,18 @@ impl Directory {
             (name.to_string(), figures)
         });
         self.house.parts.metrics.container_usage.replace(figures.collect());
+    }
+
+    /// How full the volumes of a workspace are, and may be.
+    fn volume_figures(&self, name: &WorkspaceName, allowed: Option<&BTreeMap<VolumeName, u64>>) -> BTreeMap<String, VolumeFigures> {
+        let mut figures: BTreeMap<String, VolumeFigures> = BTreeMap::new();
+        for (volume, bytes) in self.house.meter.volumes(name) {
+            figures.entry(volume.to_string()).or_default().used_bytes = Some(bytes);
+        }
+        for (volume, bytes) in allowed.into_iter().flatten() {
+            figures.entry(volume.to_string()).or_default().limit_bytes = Some(*bytes);
+        }
+        figures
     }
 
     /// What a workspace uses and has used.
@@ -328,12 +348,15 @@ impl Directory {
         let own = terms::read(&one.name, own.as_deref()).over(terms::read(&one.name, granted.as_deref()));
         let unwritten = self.house.logins.lock().get(&one.name).copied();
         let template = now.as_ref().map(|now| now.template.clone()).or(one.template).unwrap_or_default();
+        let rules = self.house.rules.load();
+        let recipe = rules.templates.get(&template);
         Known {
             state: now.as_ref().map_or(if one.suspended { "suspended" } else { "absent" }, |now| now.state),
             last_active: one.last_active,
             last_login: unwritten.or(one.last_login),
             suspended: one.suspended,
-            allowed: self.house.rules.load().templates.get(&template).map(|template| template.allowed(&own)),
+            allowed: recipe.map(|template| template.allowed(&own)),
+            allowed_volumes: recipe.map(|template| template.volumes_allowed(&own)).unwrap_or_default(),
             sample: now.as_ref().and_then(|now| self.sample_of(now)),
             disk: self.house.meter.disk(&one.name),
             name: one.name,
@@ -344,6 +367,8 @@ impl Directory {
 
     /// What is known of a workspace of which nothing is remembered yet.
     pub(super) fn seen_only(&self, now: Overview) -> Known {
+        let (rules, own) = (self.house.rules.load(), LimitOverrides::default());
+        let recipe = rules.templates.get(&now.template);
         Known {
             name: now.name.clone(),
             state: now.state,
@@ -351,7 +376,8 @@ impl Directory {
             last_active: None,
             last_login: self.house.logins.lock().get(&now.name).copied(),
             suspended: false,
-            allowed: self.house.rules.load().templates.get(&now.template).map(|template| template.allowed(&LimitOverrides::default())),
+            allowed: recipe.map(|template| template.allowed(&own)),
+            allowed_volumes: recipe.map(|template| template.volumes_allowed(&own)).unwrap_or_default(),
             sample: self.sample_of(&now),
             disk: self.house.meter.disk(&now.name),
             now: Some(now),

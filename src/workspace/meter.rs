@@ -1,14 +1,14 @@
 //! What workspaces use, as it was measured now and then: the last figures of each, and a bounded history. Pure: who asks the engine and the disk
 //! is [`super::sampling`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::engine::{ContainerId, Usage};
-use crate::name::WorkspaceName;
+use crate::name::{VolumeName, WorkspaceName};
 use crate::telemetry::{Disk, Host};
 
 /// What a workspace used at some moment.
@@ -48,6 +48,9 @@ pub enum HistorySpan {
     Day,
 }
 
+/// Bytes in a workspace's home, which is `None`, and in its volumes.
+pub(super) type TreeBytes = BTreeMap<Option<VolumeName>, u64>;
+
 /// All that is measured.
 #[derive(Debug, Default)]
 pub(super) struct Meter(Mutex<Book>);
@@ -58,7 +61,7 @@ struct Book {
     /// The CPU time that containers had used when they were last looked at.
     before: HashMap<ContainerId, (Instant, Duration)>,
     /// Bytes in homes and volumes.
-    disks: HashMap<WorkspaceName, u64>,
+    disks: HashMap<WorkspaceName, TreeBytes>,
     host: Host,
     state: Option<Disk>,
     homes: Option<Disk>,
@@ -98,13 +101,13 @@ impl Meter {
         let mut book = self.0.lock();
         let before = book.before.insert(id.clone(), (now, usage.cpu));
         let cpu = before.and_then(|(then, cpu)| rate(usage.cpu.saturating_sub(cpu), now.duration_since(then)));
-        let disk = book.disks.get(name).copied();
+        let disk = book.disks.get(name).map(sum);
         let sample = Sample { at, cpu, memory: usage.memory, pids: usage.pids, disk };
         book.push(name, sample, stride(every));
     }
 
     /// Notes how much is in a workspace's home and volumes.
-    pub(super) fn note_disk(&self, name: &WorkspaceName, bytes: u64) {
+    pub(super) fn note_disk(&self, name: &WorkspaceName, bytes: TreeBytes) {
         self.0.lock().disks.insert(name.clone(), bytes);
     }
 
@@ -143,7 +146,13 @@ impl Meter {
 
     /// Bytes in a workspace's home and volumes.
     pub(super) fn disk(&self, name: &WorkspaceName) -> Option<u64> {
-        self.0.lock().disks.get(name).copied()
+        self.0.lock().disks.get(name).map(sum)
+    }
+
+    /// Bytes in each of a workspace's volumes.
+    pub(super) fn volumes(&self, name: &WorkspaceName) -> BTreeMap<VolumeName, u64> {
+        let disks = self.0.lock().disks.get(name).cloned().unwrap_or_default();
+        disks.into_iter().filter_map(|(volume, bytes)| Some((volume?, bytes))).collect()
     }
 
     /// The history of a workspace, the oldest first.
@@ -209,6 +218,10 @@ impl Track {
     }
 }
 
+fn sum(bytes: &TreeBytes) -> u64 {
+    bytes.values().copied().fold(0, u64::saturating_add)
+}
+
 fn keep(points: &mut VecDeque<Point>, point: Point) {
     if points.len() >= POINTS {
         points.pop_front();
@@ -251,7 +264,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_history_is_bounded_and_a_longer_one_is_of_averages() {
         let (meter, alice, id) = (Meter::default(), name("alice"), ContainerId("1".to_owned()));
-        meter.note_disk(&alice, 1000);
+        meter.note_disk(&alice, [(None, 700), (Some("data".parse().unwrap()), 300)].into());
+        assert_eq!((meter.disk(&alice), meter.volumes(&alice)), (Some(1000), [("data".parse().unwrap(), 300)].into()));
         meter.note(&alice, &id, &usage(0, 5), EVERY);
         assert_eq!(meter.last(&alice).unwrap().cpu, None, "there is nothing to compare with");
         assert!(meter.history(&alice, HistorySpan::Hour).is_empty());
@@ -287,7 +301,7 @@ mod tests {
         }
         assert_eq!(meter.0.lock().tracks.len(), TRACKS);
         assert_eq!(meter.last(&alice), None, "the oldest goes");
-        meter.note_disk(&alice, 1);
+        meter.note_disk(&alice, [(None, 1)].into());
         meter.forget(&alice);
         assert_eq!(meter.disk(&alice), None);
     }

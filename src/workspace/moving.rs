@@ -173,7 +173,7 @@ impl Directory {
         sheet.check()?;
         let recipe =
             self.house.recipe(Some(&sheet.template)).map_err(|why| AskError::Refused(format!("it cannot be imported: {why} here")))?;
-        let given = recipe.given(&sheet.limits.over(sheet.granted));
+        let given = recipe.given(&sheet.limits.clone().over(sheet.granted.clone()));
         let (homes, of) = (self.house.parts.homes.clone(), name.clone());
         let read = self.house.at_length(move || read(&homes, &of, reader, &given)).await;
         let done = read.map_err(|why| AskError::Refused(format!("it cannot be imported: {why}")))?;

@@ -12,13 +12,13 @@ use super::driver::{Request, Seen, StopReason};
 use super::events::{Event, News};
 use super::meter::{HistorySpan, Sample};
 use super::notice;
-use super::settings::{check_limits, refused, unread};
+use super::settings::{check_limits, check_volumes, refused, unread};
 use super::{
     Allowed, AskError, CapacityView, Ending, EnsureError, Overview, OverviewFigures, Progress, SessionView, StartPath, Template, UsageView,
     terms,
 };
 use crate::auth::{Grant, LimitOverrides};
-use crate::name::{AccountName, TemplateName, VariableName, WorkspaceName};
+use crate::name::{AccountName, TemplateName, VariableName, VolumeName, WorkspaceName};
 use crate::recording::{RecordingId, View, Watch};
 use crate::store::{Founding, Remembered};
 
@@ -39,6 +39,8 @@ pub struct Known {
     pub suspended: bool,
     /// What it may use; nothing where there is no such template.
     pub allowed: Option<Allowed>,
+    /// Bytes that may be in each of its volumes.
+    pub allowed_volumes: BTreeMap<VolumeName, u64>,
     /// What it used when it was last measured, if it runs.
     pub sample: Option<Sample>,
     /// Bytes in its home and volumes, where somebody has counted them.
@@ -222,7 +224,8 @@ impl Operations for Directory {
         if new.env.values().any(|value| value.contains('\0')) {
             return Err(AskError::Refused("the value of a variable has a zero byte".to_owned()));
         }
-        self.house.recipe(Some(&new.template)).map_err(AskError::Start)?;
+        let recipe = self.house.recipe(Some(&new.template)).map_err(AskError::Start)?;
+        check_volumes(&new.limits, &new.template, recipe.template.volumes().into_keys().collect())?;
         let settings = self.set_of(name).await?;
         if self.is_known(name, &settings).await? { Err(AskError::Exists(name.clone())) } else { Ok(()) }
     }

@@ -23,7 +23,7 @@ use super::settings::{Applied, refused, unread};
 use super::terms::Terms;
 use crate::backup::Report;
 use crate::home::{AsideId, AsideReason, HomeError, HomeId};
-use crate::name::WorkspaceName;
+use crate::name::{SnapshotName, WorkspaceName};
 use crate::store::{Alteration, Passage, Settings, Stage};
 
 /// What is done with a whole workspace, and may take long.
@@ -43,6 +43,10 @@ pub enum Task {
         /// The other's name.
         to: WorkspaceName,
     },
+    /// What it has is kept under a name, for new homes to start with.
+    Snapshot(SnapshotName),
+    /// What was kept under a name is removed for good.
+    RemoveSnapshot(SnapshotName),
     /// It gets a container of its template's image as it is now.
     Upgrade,
     /// A backup of it is made.
@@ -73,6 +77,8 @@ impl Task {
             Self::Delete { now: false, .. } => "delete",
             Self::Undelete => "undelete",
             Self::Copy { .. } => "copy",
+            Self::Snapshot(_) => "snapshot",
+            Self::RemoveSnapshot(_) => "remove-snapshot",
             Self::Upgrade => "upgrade-now",
             Self::BackUp => "back-up",
             Self::Restore { .. } => "restore",
@@ -166,6 +172,14 @@ impl Directory {
                 Task::Delete { now, backups } => Box::pin(directory.delete_with(&name, now, backups, &step)),
                 Task::Undelete => Box::pin(directory.undelete(&name, &step)),
                 Task::Copy { to } => Box::pin(directory.copy(&name, to, &step)),
+                Task::Snapshot(snapshot) => {
+                    let (directory, name, step) = (&directory, &name, &step);
+                    Box::pin(async move { directory.take_snapshot(name, &snapshot, step).await })
+                }
+                Task::RemoveSnapshot(snapshot) => {
+                    let (directory, name, step) = (&directory, &name, &step);
+                    Box::pin(async move { directory.remove_snapshot(name, &snapshot, step).await })
+                }
                 Task::Upgrade => Box::pin(directory.upgrade(&name, &step)),
                 Task::BackUp => Box::pin(directory.back_up(&name, &step)),
                 Task::Restore { from, backup } => {
@@ -290,6 +304,7 @@ impl Directory {
                 let passage = self.put_aside(name, settings, passage, step).await?;
                 let homes = self.remove_asides(name, step).await?;
                 self.drop_replaced(name, step).await?;
+                self.discard_snapshots(name, |_| true).await?;
                 let gone = self.house.parts.recordings.workspace_deleted(name).await;
                 gone.map_err(|why| AskError::Store(why.to_string()))?;
                 self.forget(name).await?;
@@ -412,7 +427,8 @@ impl Directory {
         // Its container may be there with nothing remembered of it.
         let container = super::recipe::container_name(&self.house.rules.load().instance, name);
         let container = self.house.engine().inspect(&container).await.map_err(|why| AskError::Store(why.to_string()))?;
-        Ok(container.is_some() || !self.homes_of(name).await?.is_empty() || self.asides().await?.contains_key(name))
+        let of_homes = !self.homes_of(name).await?.is_empty() || self.asides().await?.contains_key(name);
+        Ok(container.is_some() || of_homes || !self.snapshots_of(name).await?.is_empty())
     }
 
     pub(super) async fn set_of(&self, name: &WorkspaceName) -> Result<Settings, AskError> {

@@ -496,7 +496,7 @@ impl Tools {
         let recipe = self.house.recipe(self.wish.template.as_ref())?;
         let quota = recipe.given(&self.wish.limits).quota;
         let (house, id, skeleton) = (Arc::clone(&self.house), HomeId::home(self.name.clone()), recipe.template.skeleton);
-        self.house.on_disk(move || house.parts.homes.ensure_from(&id, &quota, skeleton.as_deref())).await
+        self.house.on_disk(move || house.parts.homes.ensure_from(&id, &quota, skeleton.as_ref())).await
     }
 
     /// Where its network is to lead.
@@ -512,13 +512,13 @@ impl Tools {
     /// Makes the home and the volumes of a container reachable and mounts them on its slot. Says what such a container has to bind, in the
     /// same order.
     async fn mount(&self, slot: Slot, trees: Vec<(HomeId, Quota)>, recipe: &Recipe) -> Result<(Slot, Vec<PathBuf>), EnsureError> {
-        let house = Arc::clone(&self.house);
-        let skeleton = recipe.template.skeleton.clone();
+        self.house.sources_are_there(&trees, &recipe.template).await?;
+        let (house, template) = (Arc::clone(&self.house), recipe.template.clone());
         self.house
             .on_disk(move || {
                 let mut sources = Vec::with_capacity(trees.len());
                 for (id, quota) in &trees {
-                    let tree = house.parts.homes.ensure_from(id, quota, skeleton.as_deref().filter(|_| id.volume.is_none()))?;
+                    let tree = house.parts.homes.ensure_from(id, quota, template.skeleton_of(id.volume.as_ref()))?;
                     slot.mount(id.volume.as_ref(), &tree)?;
                     sources.push(slot.source(id.volume.as_ref(), tree));
                 }

@@ -7,8 +7,8 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use super::volume::Volumes;
-use super::{NetworkPolicy, Template, policy};
-use crate::auth::{LimitOverrides, Permit};
+use super::{NetworkPolicy, Template, Volume, policy};
+use crate::auth::{LimitOverrides, Permit, VolumeLimits};
 use crate::engine::{Container, ContainerSpec, Limits, Mount, Propagation};
 use crate::home::{HomeId, Quota, SlotId};
 use crate::name::{InstanceName, TemplateName, VolumeName, WorkspaceName};
@@ -63,7 +63,7 @@ impl Recipe {
         template.motd.clear();
         template.disk = Size::default();
         template.inodes = None;
-        template.volume.iter_mut().for_each(|volume| (volume.disk, volume.inodes) = (Size::default(), None));
+        template.volume.iter_mut().for_each(|volume| (volume.disk, volume.inodes, volume.skeleton) = (Size::default(), None, None));
         template.keep_max = Span::default();
         template.keep_running = false;
         template.service.clear();
@@ -123,7 +123,12 @@ impl Recipe {
     pub(super) fn given(&self, overrides: &LimitOverrides) -> Given {
         let template = self.template.quota();
         let quota = Quota { bytes: overrides.disk.map(Size::get).or(template.bytes), inodes: overrides.inodes.or(template.inodes) };
-        let volumes = self.template.volume.iter().map(|volume| (volume.name.clone(), volume.quota())).collect();
+        let own = |volume: &Volume| {
+            let VolumeLimits { disk, inodes } = overrides.volumes.get(&volume.name).copied().unwrap_or_default();
+            let template = volume.quota();
+            Quota { bytes: disk.map(Size::get).or(template.bytes), inodes: inodes.or(template.inodes) }
+        };
+        let volumes = self.template.volume.iter().map(|volume| (volume.name.clone(), own(volume))).collect();
         Given { limits: self.limits(overrides), quota, volumes }
     }
 
@@ -205,7 +210,6 @@ pub(super) fn volumes_of(labels: &BTreeMap<String, String>) -> Volumes {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Volume;
     use super::*;
 
     #[test]
@@ -236,6 +240,13 @@ mod tests {
         let given = recipe.given(&LimitOverrides::default());
         assert_eq!(given.quota_of(Some(&data.name)).bytes, Some(9 << 30));
         assert_eq!(given.quota_of(Some(&"other".parse().unwrap())), given.quota_of(None));
+        let own = VolumeLimits { disk: Some(Size::gib(3)), inodes: None };
+        let limits = LimitOverrides { volumes: [(data.name.clone(), own), ("other".parse().unwrap(), own)].into(), ..Default::default() };
+        let given = recipe.given(&limits);
+        assert_eq!((given.quota_of(Some(&data.name)).bytes, given.volumes.len()), (Some(3 << 30), 1));
+        let files = VolumeLimits { disk: None, inodes: Some(7) };
+        let over = LimitOverrides { volumes: [(data.name.clone(), files)].into(), ..Default::default() }.over(limits);
+        assert_eq!(recipe.given(&over).quota_of(Some(&data.name)), Quota { bytes: Some(3 << 30), inodes: Some(7) });
     }
 
     #[test]

@@ -34,7 +34,7 @@ impl Directory {
         let sheet = sheet_of(&backup)?;
         let recipe =
             self.house.recipe(Some(&sheet.template)).map_err(|why| AskError::Refused(format!("it cannot be restored: {why} here")))?;
-        let given = recipe.given(&sheet.limits.over(sheet.granted));
+        let given = recipe.given(&sheet.limits.clone().over(sheet.granted.clone()));
         self.reserve(to).await?;
         let restored = self.restore_all(to, &backup, &given, step).await;
         let made = match restored {

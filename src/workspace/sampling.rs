@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 
 use super::directory::{ASKED_AT_ONCE, Directory};
 use super::house::House;
+use super::meter::TreeBytes;
 use super::recipe;
 use crate::engine::{ContainerId, NetworkSpec};
 use crate::home::HomeId;
@@ -70,18 +71,18 @@ impl Directory {
         let looked = self.house.on_disk(move || {
             let homes = &house.parts.homes;
             let ids = if all { homes.homes()? } else { some.into_iter().collect() };
-            let mut sums: HashMap<WorkspaceName, u64> = HashMap::new();
+            let mut found: HashMap<WorkspaceName, TreeBytes> = HashMap::new();
             for id in ids {
                 match homes.usage(&id) {
-                    Ok(Some(usage)) => *sums.entry(id.workspace).or_default() += usage.bytes,
+                    Ok(Some(usage)) => drop(found.entry(id.workspace).or_default().insert(id.volume, usage.bytes)),
                     Ok(None) => {}
                     Err(why) => debug!(home = %id, %why, "cannot tell how full a home is"),
                 }
             }
             if all {
-                house.meter.retain_disks(&|name| sums.contains_key(name));
+                house.meter.retain_disks(&|name| found.contains_key(name));
             }
-            sums.iter().for_each(|(name, bytes)| house.meter.note_disk(name, *bytes));
+            found.into_iter().for_each(|(name, bytes)| house.meter.note_disk(&name, bytes));
             Ok(())
         });
         if let Err(why) = looked.await {

@@ -1,7 +1,7 @@
 //! What an administrator sets of a workspace, and what she is told of it. Everything is written down before it is gone by, so that a kill
 //! leaves it set, or not, and a start goes by what is set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -12,15 +12,16 @@ use tracing::info;
 
 use super::directory::Directory;
 use super::driver::Request;
+use super::enforcement::Enforcement;
 use super::events::News;
 use super::lending::check_target;
 use super::policy;
 use super::terms::{self, Terms};
 use super::variables::{SECRET_BYTES, make_up};
 use super::{AskError, Overview, Template, UpgradeView};
-use crate::auth::LimitOverrides;
-use crate::home::HomeId;
-use crate::name::{TemplateName, VariableName, WorkspaceName};
+use crate::auth::{LimitOverrides, VolumeLimits};
+use crate::home::{HomeId, Usage};
+use crate::name::{SnapshotName, TemplateName, VariableName, VolumeName, WorkspaceName};
 use crate::store::{AlterError, Alteration, NewSecret, Policy, PolicyChange, SecretInfo, StoreError, StoredMount, Suspension, UpgradeStep};
 use crate::units::Size;
 
@@ -77,6 +78,8 @@ pub struct Changed {
     pub applied: Applied,
     /// Whether the workspace has a home: if not, its name may be a mistake.
     pub has_home: bool,
+    /// How each limit holds that was set, of a change of limits.
+    pub enforcement: Vec<Enforcement>,
 }
 
 /// Since when a change is gone by.
@@ -109,6 +112,10 @@ pub struct Details {
     pub limits: LimitOverrides,
     /// What of that is set here.
     pub own_limits: LimitOverrides,
+    /// How each of its limits holds; of none where its template is not there.
+    pub enforcement: Vec<Enforcement>,
+    /// How much is in its home and its volumes, as far as that is known.
+    pub trees: Vec<TreeView>,
     /// When it is stopped, where its network leads, and which ports are public, as far as that is set here.
     pub policy: Policy,
     /// Its variables.
@@ -117,8 +124,19 @@ pub struct Details {
     pub secrets: Vec<SecretInfo>,
     /// What of the host appears in it.
     pub mounts: Vec<MountView>,
+    /// The snapshots of it that are kept.
+    pub snapshots: BTreeSet<SnapshotName>,
     /// When it was last used, as far as anybody remembers.
     pub last_active: Option<SystemTime>,
+}
+
+/// How much is in a home, or in a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreeView {
+    /// The volume; `None`: the home.
+    pub volume: Option<VolumeName>,
+    /// What is in it and may be; `None` where nobody has counted it yet.
+    pub usage: Option<Usage>,
 }
 
 /// A directory of the host in a workspace.
@@ -134,6 +152,8 @@ pub struct MountView {
     pub problem: Option<String>,
 }
 
+/// Most volumes that have limits of their own: more than a template has.
+const MOST_VOLUMES: usize = 64;
 /// Longest reason for a suspension, in bytes: a few lines at a terminal.
 const LONGEST_REASON: usize = 1024;
 /// Fewest and most random bytes of a secret.
@@ -155,8 +175,12 @@ impl Directory {
             return Err(AskError::Refused(why));
         }
         if is_upgrade && !self.can_be_upgraded(name, &before).await? {
-            return Ok(Changed { applied: Applied::Now, has_home: self.has_home(name).await });
+            return Ok(Changed { applied: Applied::Now, has_home: self.has_home(name).await, enforcement: Vec::new() });
         }
+        let limited = match &change {
+            Change::Limit { reset, limits } => Some((*reset, limits.clone())),
+            _ => None,
+        };
         let alteration = self.checked(name, change).await?;
         let is_variable = matches!(
             alteration,
@@ -169,6 +193,11 @@ impl Directory {
         self.house.events.tell(News::Changed { workspace: name.clone(), what });
         self.house.public.set(name, settings.policy.public_ports.clone());
         let has_home = self.has_home(name).await;
+        let given = match &limited {
+            // Of a template that is not there nothing can be said, and it is set all the same.
+            Some(_) => self.given_to(name, &settings).await.ok(),
+            None => None,
+        };
         let applied = if is_variable {
             // Sessions read them when they start; services are told, and those for which something is different are started again.
             self.house.services.settings_changed();
@@ -178,7 +207,12 @@ impl Directory {
             let runs = || self.drivers.get(name).is_some_and(|handle| handle.seen.borrow().running.is_some());
             if applied == Applied::Now && (is_upgrade || (is_mount || is_network) && runs()) { Applied::AtNextStart } else { applied }
         };
-        Ok(Changed { applied, has_home })
+        let mut enforcement = Vec::new();
+        if let Some(((reset, limits), given)) = limited.zip(given) {
+            enforcement = self.enforcement(name, &given, &applied).await;
+            enforcement.retain(|one| reset || limits.sets(&one.limit));
+        }
+        Ok(Changed { applied, has_home, enforcement })
     }
 
     /// Everything that is known of a workspace.
@@ -187,6 +221,7 @@ impl Directory {
         let settings = store.settings(name).await.map_err(unread)?;
         let record = store.recall(name).await.map_err(unread)?;
         let overview = self.overview_of(name);
+        let given = self.given_to(name, &settings).await.ok();
         let upgrade = settings.upgrade.map(UpgradeView::from);
         let has_home = self.has_home(name).await;
         if overview.is_none() && record.is_none() && settings.revision == 0 && !has_home {
@@ -196,6 +231,10 @@ impl Directory {
         let template = template.unwrap_or_default();
         let granted = terms::read(name, record.as_ref().and_then(|record| record.limits.as_deref()));
         let own_limits = terms::read(name, settings.limits.as_deref());
+        let enforcement = match given {
+            Some(given) => self.enforcement(name, &given, &Applied::Now).await,
+            None => Vec::new(),
+        };
         let of_template = self.house.rules.load().templates.get(&template).map(Template::as_limits);
         Ok(Details {
             overview,
@@ -203,12 +242,15 @@ impl Directory {
             upgrade,
             revision: settings.revision,
             suspension: settings.suspension,
-            limits: own_limits.over(granted).over(of_template.unwrap_or_default()),
+            limits: own_limits.clone().over(granted).over(of_template.unwrap_or_default()),
             own_limits,
+            enforcement,
+            trees: self.trees_of(name).await,
             policy: settings.policy,
             env: store.variables(name, Vec::new()).await.map_err(unread)?.env,
             secrets: store.secrets(name).await.map_err(unread)?,
             mounts: self.looked_at(settings.mounts).await,
+            snapshots: self.snapshots_of(name).await?,
             template,
             last_active: record.map(|record| record.last_active),
         })
@@ -232,10 +274,11 @@ impl Directory {
             Change::Resume => Alteration::Resume,
             Change::Limit { reset, limits } => {
                 check_limits(&limits)?;
+                self.knows_volumes(name, &limits).await?;
                 let name = name.clone();
                 Alteration::Limits(Box::new(move |before| {
                     let before = if reset { LimitOverrides::default() } else { terms::read(&name, before) };
-                    terms::written(&limits.over(before))
+                    terms::written(&limits.clone().over(before))
                 }))
             }
             Change::Env { set, unset } => {
@@ -295,6 +338,30 @@ impl Directory {
         }
     }
 
+    /// Whether there are the volumes that are limited: of its template, or on the disk.
+    async fn knows_volumes(&self, name: &WorkspaceName, limits: &LimitOverrides) -> Result<(), AskError> {
+        if limits.volumes.is_empty() {
+            return Ok(());
+        }
+        let record = self.house.parts.store.recall(name).await.map_err(unread)?;
+        let template = record.map(|record| record.template).unwrap_or_default();
+        let of_template = self.house.recipe(Some(&template)).map(|recipe| recipe.template.volumes()).unwrap_or_default();
+        let mut there: BTreeSet<VolumeName> = of_template.into_keys().collect();
+        there.extend(self.homes_of(name).await?.into_iter().filter_map(|id| id.volume));
+        check_volumes(limits, &template, there)
+    }
+
+    /// How much is in a workspace's home and volumes. It is for people: what cannot be told is left out.
+    async fn trees_of(&self, name: &WorkspaceName) -> Vec<TreeView> {
+        let ids = self.homes_of(name).await.unwrap_or_default();
+        let homes = self.house.parts.homes.clone();
+        let looked = self.house.on_disk(move || {
+            let view = |id: HomeId| TreeView { usage: homes.usage(&id).ok().flatten(), volume: id.volume };
+            Ok(ids.into_iter().map(view).collect())
+        });
+        looked.await.unwrap_or_default()
+    }
+
     async fn has_home(&self, name: &WorkspaceName) -> bool {
         let (house, id) = (std::sync::Arc::clone(&self.house), HomeId::home(name.clone()));
         self.house.on_disk(move || house.parts.homes.exists(&id)).await.unwrap_or(false)
@@ -340,7 +407,22 @@ pub(super) fn check_limits(limits: &LimitOverrides) -> Result<(), AskError> {
     require(size(limits.disk, Size::bytes(1)), || "--disk must be more than 0B, and no more than a host has".to_owned())?;
     require(limits.pids.is_none_or(|pids| (8..=1 << 22).contains(&pids)), || "--pids must be from 8 to 4194304".to_owned())?;
     let inodes = limits.inodes.is_none_or(|inodes| (64..=u64::from(u32::MAX)).contains(&inodes));
-    require(inodes, || "--inodes must be from 64 to 4294967295".to_owned())
+    require(inodes, || "--inodes must be from 64 to 4294967295".to_owned())?;
+    require(limits.volumes.len() <= MOST_VOLUMES, || format!("limits of more than {MOST_VOLUMES} volumes are not kept"))?;
+    for (name, VolumeLimits { disk, inodes }) in &limits.volumes {
+        let fits = size(*disk, Size::bytes(1)) && inodes.is_none_or(|inodes| (64..=u64::from(u32::MAX)).contains(&inodes));
+        let range = "its size must be more than 0B, and no more than a host has, and its inodes from 64 to 4294967295";
+        require(fits, || format!("volume {name}: {range}"))?;
+    }
+    Ok(())
+}
+
+/// Whether only volumes of these are limited.
+pub(super) fn check_volumes(limits: &LimitOverrides, template: &TemplateName, there: BTreeSet<VolumeName>) -> Result<(), AskError> {
+    let Some(unknown) = limits.volumes.keys().find(|name| !there.contains(*name)) else { return Ok(()) };
+    let names: Vec<&str> = there.iter().map(VolumeName::as_str).collect();
+    let has = if names.is_empty() { "it has none".to_owned() } else { format!("it has: {}", names.join(", ")) };
+    Err(AskError::Refused(format!("the template {template} has no volume {unknown}; {has}")))
 }
 
 pub(super) fn require(holds: bool, why: impl FnOnce() -> String) -> Result<(), AskError> {

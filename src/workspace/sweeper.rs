@@ -24,6 +24,15 @@ use crate::name::WorkspaceName;
 #[derive(Default)]
 struct Samples(HashMap<ContainerId, (Instant, Duration)>);
 
+/// When those are looked at again of which the last look has failed.
+#[derive(Default)]
+struct Looks(HashMap<WorkspaceName, Look>);
+
+struct Look {
+    next: Instant,
+    pause: Duration,
+}
+
 /// A running workspace that nobody is in: its driver, its container, and what its grant said of its idle limit.
 type Candidate = (Handle, ContainerId, Option<Duration>);
 
@@ -44,18 +53,21 @@ pub(super) struct Life {
 const BUSY: f64 = 0.02;
 /// How long after the gateway's start inits may take to come back to it. They try five times a second.
 const COME_BACK: Duration = Duration::from_secs(10);
+/// The longest pause before a container is looked at again that the engine could not be asked about.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10 * 60);
 /// Pause between two sweeps whatever the settings say, so that sweeping is not all that is done.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
 impl Directory {
     /// Sweeps every `idle.sweep_every`, until told to stop.
     pub(super) async fn sweep(self, stop: CancellationToken) {
-        let mut samples = Samples::default();
+        let (mut samples, mut looks) = (Samples::default(), Looks::default());
         loop {
             if let Err(why) = self.tidy().await {
                 warn!(%why, "cannot look for what nobody owns");
             }
             self.resume_those_stopped();
+            self.look_again(&mut looks);
             self.stop_idle(&mut samples).await;
             self.remember_all().await;
             self.time_stops();
@@ -98,6 +110,27 @@ impl Directory {
         let grace = rules.idle.stop_grace.get() + Duration::from_secs(10);
         let stopped = seen.wait_for(|seen| seen.state != "running" && seen.state != "stopping");
         tokio::time::timeout(grace, stopped).await.is_ok_and(|seen| seen.is_ok())
+    }
+
+    /// Has drivers look once more at containers of which nobody knows how they are, since the engine could not say: each time after twice the
+    /// pause before. What was to be stopped and runs still is stopped by whoever wanted it stopped.
+    fn look_again(&self, looks: &mut Looks) {
+        let blind: HashMap<WorkspaceName, Handle> = self
+            .drivers
+            .iter()
+            .filter(|entry| entry.seen.borrow().blind)
+            .map(|entry| (entry.key().clone(), entry.value().clone()))
+            .collect();
+        looks.0.retain(|name, _| blind.contains_key(name));
+        let every = self.house.rules.load().idle.sweep_every.get().max(SHORTEST_PAUSE);
+        for (name, handle) in blind {
+            let now = Instant::now();
+            let look = looks.0.entry(name).or_insert(Look { next: now, pause: every });
+            if look.next <= now {
+                handle.inbox.try_send(Request::Doubt { reply: None }).ok();
+                (look.next, look.pause) = (now + look.pause, (look.pause * 2).min(LONGEST_PAUSE.max(every)));
+            }
+        }
     }
 
     async fn stop_idle(&self, samples: &mut Samples) {
@@ -289,8 +322,18 @@ impl Directory {
             Ok(found) => self.house.parts.metrics.orphans.with_label_values(&["home"]).inc_by(found as u64),
             Err(why) => warn!(%why, "cannot look for what was left among homes"),
         }
+        self.detach_loose().await;
         self.count(&containers);
         self.look_at_images(&containers).await
+    }
+
+    /// Lets go of loop devices that nobody needs.
+    pub(super) async fn detach_loose(&self) {
+        let homes = self.house.parts.homes.clone();
+        match self.house.on_disk(move || homes.detach_loose()).await {
+            Ok(gone) => self.house.parts.metrics.orphans.with_label_values(&["loop"]).inc_by(gone as u64),
+            Err(why) => warn!(%why, "cannot look for loop devices that nobody needs"),
+        }
     }
 
     async fn remove_orphan(&self, container: &Container) {

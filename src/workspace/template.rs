@@ -1,7 +1,6 @@
 //! A named recipe for workspaces.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,8 +10,8 @@ use super::service::Service;
 use super::volume::{Volume, Volumes};
 use crate::auth::Permit;
 use crate::engine::Limits;
-use crate::home::Quota;
-use crate::name::VariableName;
+use crate::home::{Quota, Skeleton};
+use crate::name::{VariableName, VolumeName};
 use crate::units::{Size, Span};
 
 /// A named recipe: what a workspace's container is made from, and what it may use.
@@ -42,9 +41,10 @@ pub struct Template {
     pub secrets: Vec<VariableName>,
     /// Where the home appears in the container.
     pub home: String,
-    /// What a new home starts with: a directory on the host, or a tar archive, plain or compressed with gzip or zstd. All of it becomes the
-    /// user's. Homes that are there already are not touched. Default: nothing.
-    pub skeleton: Option<PathBuf>,
+    /// What a new home starts with: a directory on the host, or a tar archive, plain or compressed with gzip or zstd, all of which becomes the
+    /// user's; or `workspace:NAME@SNAPSHOT`, what another workspace had in its home when `innkeeper workspace snapshot NAME take SNAPSHOT` was
+    /// called, none of whose secrets come with it. Homes that are there already are not touched. Default: nothing.
+    pub skeleton: Option<Skeleton>,
     /// Directories beside the home that are kept as it is, each with a limit of its own; at most 8. A container has the volumes that it was made
     /// with: one that stands still is replaced at the next start where they are others now. What a template no longer names stays on the disk.
     pub volume: Vec<Volume>,
@@ -104,6 +104,20 @@ impl Template {
     /// What its homes may have in them.
     pub fn quota(&self) -> Quota {
         Quota { bytes: Some(self.disk.get()), inodes: self.inodes }
+    }
+
+    /// What a new home, or this volume, starts with.
+    pub(super) fn skeleton_of(&self, volume: Option<&VolumeName>) -> Option<&Skeleton> {
+        match volume {
+            None => self.skeleton.as_ref(),
+            Some(name) => self.volume.iter().find(|volume| volume.name == *name)?.skeleton.as_ref(),
+        }
+    }
+
+    /// Whatever new homes and volumes start with.
+    pub fn skeletons(&self) -> impl Iterator<Item = (Option<&VolumeName>, &Skeleton)> {
+        let volumes = self.volume.iter().filter_map(|volume| Some((Some(&volume.name), volume.skeleton.as_ref()?)));
+        self.skeleton.iter().map(|skeleton| (None, skeleton)).chain(volumes)
     }
 
     /// Which volumes its containers have.

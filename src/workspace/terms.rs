@@ -117,14 +117,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::auth::VolumeLimits;
     use crate::units::Size;
 
     fn any_limits() -> impl Strategy<Value = LimitOverrides> {
         let size = || proptest::option::of((1u64..1 << 50).prop_map(Size::bytes));
         let cpus = (1u32..409_600).prop_map(|hundredths| f64::from(hundredths) / 100.0);
         let (cpus, count) = (proptest::option::of(cpus), || proptest::option::of(1u32..1 << 22));
-        (cpus, size(), count(), size(), proptest::option::of(1u64..1 << 32), count())
-            .prop_map(|(cpus, memory, pids, disk, inodes, sessions)| LimitOverrides { cpus, memory, pids, disk, inodes, sessions })
+        let inodes = || proptest::option::of(1u64..1 << 32);
+        let volume = (size(), inodes()).prop_map(|(disk, inodes)| VolumeLimits { disk, inodes });
+        let name = prop::sample::select(vec!["data", "cache", "logs"]).prop_map(|name| name.parse().unwrap());
+        let volumes = prop::collection::btree_map(name, volume, 0..3);
+        (cpus, size(), count(), size(), inodes(), count(), volumes).prop_map(|(cpus, memory, pids, disk, inodes, sessions, volumes)| {
+            LimitOverrides { cpus, memory, pids, disk, inodes, sessions, volumes }
+        })
     }
 
     proptest! {
@@ -135,12 +141,17 @@ mod tests {
 
         #[test]
         fn what_is_set_higher_goes_before_what_is_set_lower(above in any_limits(), below in any_limits()) {
-            let both = above.over(below);
+            let both = above.clone().over(below.clone());
             prop_assert_eq!(both.cpus, above.cpus.or(below.cpus));
             prop_assert_eq!(both.memory, above.memory.or(below.memory));
             prop_assert_eq!(both.inodes, above.inodes.or(below.inodes));
-            prop_assert_eq!(above.over(LimitOverrides::default()), above);
-            prop_assert_eq!(LimitOverrides::default().over(below), below);
+            for (name, both) in &both.volumes {
+                let of = |limits: &LimitOverrides| limits.volumes.get(name).copied().unwrap_or_default();
+                prop_assert_eq!(both.disk, of(&above).disk.or(of(&below).disk));
+                prop_assert_eq!(both.inodes, of(&above).inodes.or(of(&below).inodes));
+            }
+            prop_assert_eq!(above.clone().over(LimitOverrides::default()), above);
+            prop_assert_eq!(LimitOverrides::default().over(below.clone()), below);
         }
     }
 

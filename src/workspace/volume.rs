@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::home::Quota;
+use crate::auth::VolumeLimits;
+use crate::home::{Quota, Skeleton};
 use crate::name::VolumeName;
 use crate::units::Size;
 
@@ -19,16 +20,23 @@ pub struct Volume {
     /// Where it appears in the container: an absolute path, of letters, digits and `._+@-`, that is not in or around the home or another volume,
     /// nor where the container has its programs and devices.
     pub path: String,
-    /// Its size. Enforced, reported and changed as the home's is. A grant says nothing about it.
+    /// Its size. Enforced, reported and changed as the home's is: `innkeeper workspace limit` and a grant go before it.
     pub disk: Size,
     /// Files and directories that it may have. Default: as for a home.
     pub inodes: Option<u64>,
+    /// What a new one starts with: as for a home. Of a snapshot it is the volume of the same name.
+    pub skeleton: Option<Skeleton>,
 }
 
 /// Which volumes a container has, and where each is in it.
 pub(super) type Volumes = BTreeMap<VolumeName, String>;
 
 impl Volume {
+    /// The same as limits.
+    pub(super) fn as_limits(&self) -> VolumeLimits {
+        VolumeLimits { disk: Some(self.disk), inodes: self.inodes }
+    }
+
     /// What may be in it.
     pub fn quota(&self) -> Quota {
         Quota { bytes: Some(self.disk.get()), inodes: self.inodes }
@@ -37,6 +45,6 @@ impl Volume {
 
 impl Default for Volume {
     fn default() -> Self {
-        Self { name: VolumeName::default(), path: "/data".to_owned(), disk: Size::gib(10), inodes: None }
+        Self { name: VolumeName::default(), path: "/data".to_owned(), disk: Size::gib(10), inodes: None, skeleton: None }
     }
 }

@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
-use crate::auth::{Attempt, AuthError, EnvValue, Grant, LimitOverrides, OfferedKey, Permit, Verdict};
+use crate::auth::{Attempt, AuthError, EnvValue, Grant, LimitOverrides, OfferedKey, Permit, Verdict, VolumeLimits};
 use crate::name::{AccountName, TemplateName, WorkspaceName, printable};
 use crate::units::{Size, Span};
 
@@ -146,13 +146,16 @@ fn environment(variables: BTreeMap<String, Variable>) -> Result<BTreeMap<String,
 fn limits(limits: LimitOverrides) -> Result<LimitOverrides, AuthError> {
     let size = |size: Option<Size>| size.is_none_or(|size| (1..=MAX_SIZE.get()).contains(&size.get()));
     let count = |count: Option<u32>| count.is_none_or(|count| (1..=MAX_COUNT).contains(&count));
+    let inodes = |inodes: Option<u64>| inodes.is_none_or(|inodes| (1..=MAX_INODES).contains(&inodes));
+    let volume = |volume: &VolumeLimits| size(volume.disk) && inodes(volume.inodes);
     let checks = [
         ("cpus", limits.cpus.is_none_or(|cpus| cpus > 0.0 && cpus <= MAX_CPUS)),
         ("memory", size(limits.memory)),
         ("pids", count(limits.pids)),
         ("disk", size(limits.disk)),
-        ("inodes", limits.inodes.is_none_or(|inodes| (1..=MAX_INODES).contains(&inodes))),
+        ("inodes", inodes(limits.inodes)),
         ("sessions", count(limits.sessions)),
+        ("volumes", limits.volumes.len() <= MAX_VOLUMES && limits.volumes.values().all(volume)),
     ];
     match checks.iter().find(|(_, fits)| !fits) {
         Some((key, _)) => Err(garbage(format!("innkeeper.limits.{key} is zero or too large"))),
@@ -204,6 +207,8 @@ const MAX_COUNT: u32 = 1 << 22;
 const MAX_SIZE: Size = Size::gib(1 << 20);
 /// More files than a file system of any driver can have.
 const MAX_INODES: u64 = u32::MAX as u64;
+/// Volumes that an answer limits: more than a template has.
+const MAX_VOLUMES: usize = 64;
 /// Longest idle time: clocks can still be counted forward by it.
 const MAX_IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 366 * 86_400);
 /// Characters of the answer that an error quotes.
@@ -280,11 +285,15 @@ mod tests {
         let grant = granted(
             r#"{"success": true, "unknown": 1, "environment": {"TOKEN": {"value": "s3cret", "sensitive": true}}, "innkeeper": {
                 "workspace": "acme", "template": "python", "unknown": [],
-                "limits": {"cpus": 2.5, "memory": "8GiB", "pids": 512, "disk": "50GiB", "inodes": 100000, "sessions": 3},
+                "limits": {"cpus": 2.5, "memory": "8GiB", "pids": 512, "disk": "50GiB", "inodes": 100000, "sessions": 3,
+                    "volumes": {"data": {"disk": "2GiB", "unknown": 1}, "cache": {"inodes": 500}}},
                 "idle_timeout": "0s", "permit": {"sftp": false}, "message": "hello", "valid_for": "10m"}}"#,
         );
         assert_eq!((grant.workspace.as_str(), grant.template.unwrap().as_str()), ("acme", "python"));
         assert_eq!((grant.limits.cpus, grant.limits.memory, grant.limits.sessions), (Some(2.5), Some(Size::gib(8)), Some(3)));
+        let volume = |name: &str| grant.limits.volumes[&name.parse().unwrap()];
+        assert_eq!((volume("data").disk, volume("cache").inodes), (Some(Size::gib(2)), Some(500)));
+        assert!(granted(r#"{"success": true, "innkeeper": {"limits": {"volumes": null}}}"#).limits.volumes.is_empty());
         assert_eq!((grant.idle_timeout, grant.valid_for), (Some(Duration::ZERO), Some(Duration::from_secs(600))));
         assert!(!grant.permit.sftp && grant.permit.exec);
         assert_eq!(grant.message.as_deref(), Some("hello"));
@@ -322,6 +331,8 @@ mod tests {
             (r#"{"success":true,"innkeeper":{"limits":{"memory":"8EiB"}}}"#, "limits.memory"),
             (r#"{"success":true,"innkeeper":{"limits":{"cpus":-1}}}"#, "limits.cpus"),
             (r#"{"success":true,"innkeeper":{"limits":{"pids":0}}}"#, "limits.pids"),
+            (r#"{"success":true,"innkeeper":{"limits":{"volumes":{"data":{"disk":"0B"}}}}}"#, "limits.volumes"),
+            (r#"{"success":true,"innkeeper":{"limits":{"volumes":{"../x":{}}}}}"#, "innkeeper.limits.volumes"),
             (r#"{"success":true,"innkeeper":{"idle_timeout":30}}"#, "innkeeper.idle_timeout"),
             (r#"{"success":true,"innkeeper":{"permit":{"exec":"no"}}}"#, "innkeeper.permit.exec"),
             (r#"{"success":true,"environment":{"A=B":{"value":"x"}}}"#, "A=B"),

@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use self::settings::{EnvCommand, LimitArgs, MountCommand, PolicyArgs, SecretCommand};
+use self::tasks::SnapshotCommand;
 use self::upgrade::{UpgradeArgs, Upgrading};
 use super::asking::{ask, list};
 use super::{CommandError, block_on, output};
@@ -152,6 +153,13 @@ enum Command {
         #[command(subcommand)]
         command: SecretCommand,
     },
+    /// Keep what a workspace has in its home and volumes under a name, for new homes to start with: `skeleton = "workspace:NAME@SNAPSHOT"`
+    Snapshot {
+        /// The workspace's name
+        name: WorkspaceName,
+        #[command(subcommand)]
+        command: SnapshotCommand,
+    },
     /// Have directories of the host appear in a workspace
     Mount {
         /// The workspace's name
@@ -269,6 +277,7 @@ pub(super) fn run(args: WorkspaceArgs, socket: &Path) -> Result<(), CommandError
         Command::Policy(args) => settings::policy(socket, args),
         Command::Env { name, command } => settings::env(socket, &name, command),
         Command::Secret { name, command } => settings::secret(socket, &name, command),
+        Command::Snapshot { name, command } => tasks::snapshot(socket, &name, command),
         Command::Mount { name, command } => settings::mount(socket, &name, command),
         Command::Logs { name, service, follow } => {
             let service = service.map_or_else(String::new, |service| format!("&service={service}"));

@@ -2,6 +2,7 @@
 //!
 //! A secret is read from a file, standard input or the terminal, and never taken as an argument, where every process on the host could read it.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
@@ -11,9 +12,10 @@ use clap::{Args, Subcommand};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
-use super::show::{self, Workspace};
+use super::show::{self, Holding, Workspace};
+use crate::auth::{LimitOverrides, VolumeLimits};
 use crate::cli::{CommandError, asking, block_on, output};
-use crate::name::{VariableName, WorkspaceName};
+use crate::name::{VariableName, VolumeName, WorkspaceName, printable};
 use crate::units::Size;
 
 /// Longest secret that is read, in bytes; the gateway takes less, and says how much.
@@ -38,6 +40,12 @@ pub(super) struct LimitArgs {
     /// Files and directories that its home may have
     #[arg(long, value_name = "NUMBER")]
     inodes: Option<u64>,
+    /// Size of a volume, for example data=2GiB
+    #[arg(long = "volume", value_name = "NAME=SIZE", value_parser = volume_size)]
+    volumes: Vec<(VolumeName, Size)>,
+    /// Files and directories that a volume may have, for example data=100000
+    #[arg(long, value_name = "NAME=NUMBER", value_parser = volume_inodes)]
+    volume_inodes: Vec<(VolumeName, u64)>,
     /// Forget those that are set, before others are
     #[arg(long)]
     reset: bool,
@@ -159,11 +167,20 @@ pub(super) fn resume(socket: &Path, name: &WorkspaceName) -> Result<(), CommandE
 }
 
 pub(super) fn limit(socket: &Path, args: LimitArgs) -> Result<(), CommandError> {
-    let LimitArgs { name, cpus, memory, pids, disk, inodes, reset, json } = args;
-    let any = cpus.is_some() || memory.is_some() || pids.is_some() || disk.is_some() || inodes.is_some();
-    if any || reset {
-        let limits = json!({ "cpus": cpus, "memory": memory, "pids": pids, "disk": disk, "inodes": inodes });
-        return change(socket, &name, &json!({ "limit": { "reset": reset, "limits": limits } }), &format!("limits of {name} are set"));
+    let LimitArgs { name, cpus, memory, pids, disk, inodes, volumes: sizes, volume_inodes, reset, json } = args;
+    let mut volumes: BTreeMap<VolumeName, VolumeLimits> = BTreeMap::new();
+    sizes.into_iter().for_each(|(volume, size)| volumes.entry(volume).or_default().disk = Some(size));
+    volume_inodes.into_iter().for_each(|(volume, inodes)| volumes.entry(volume).or_default().inodes = Some(inodes));
+    let limits = LimitOverrides { cpus, memory, pids, disk, inodes, volumes, sessions: None };
+    if limits != LimitOverrides::default() || reset {
+        let LimitOverrides { volumes, .. } = &limits;
+        let limits = json!({ "cpus": cpus, "memory": memory, "pids": pids, "disk": disk, "inodes": inodes, "volumes": volumes });
+        let asked = json!({ "limit": { "reset": reset, "limits": limits } });
+        let answer = change_and(socket, &name, &asked, &format!("limits of {name} are set"))?;
+        let enforcement: Vec<Holding> = serde_json::from_value(answer["enforcement"].clone()).unwrap_or_default();
+        return Ok(output::print(
+            enforcement.iter().map(|one| format!("  {}: {}\n", printable(&one.limit), one.said())).collect::<String>(),
+        )?);
     }
     let (answer, workspace) = fetch(socket, &name)?;
     print_either(json, &answer["limits"], || show::limits(&workspace))
@@ -271,9 +288,14 @@ pub(super) fn print_either(json: bool, value: &Value, table: impl FnOnce() -> St
 
 /// Has something changed, and says what came of it.
 fn change(socket: &Path, name: &WorkspaceName, asked: &Value, done: &str) -> Result<(), CommandError> {
+    change_and(socket, name, asked, done).map(drop)
+}
+
+/// The same, for who says more of the answer.
+fn change_and(socket: &Path, name: &WorkspaceName, asked: &Value, done: &str) -> Result<Value, CommandError> {
     let answer = block_on(asking::change(socket, &format!("/api/v1/workspaces/{name}/changes"), asked))??;
     if answer["applied"] == "not-yet" {
-        let why = crate::name::printable(answer["why"].as_str().unwrap_or_default());
+        let why = printable(answer["why"].as_str().unwrap_or_default());
         return Err(
             anyhow::anyhow!("{done}, and that could not be applied to what runs: {why}; it is tried again at the next start").into()
         );
@@ -283,7 +305,7 @@ fn change(socket: &Path, name: &WorkspaceName, asked: &Value, done: &str) -> Res
     if answer["home"] == false {
         output::complain(&format!("{name} has no home yet; this is kept for its first login"));
     }
-    Ok(())
+    Ok(answer)
 }
 
 fn read_secret(key: &VariableName, file: Option<&Path>) -> Result<SecretString, CommandError> {
@@ -319,6 +341,17 @@ fn read_secret(key: &VariableName, file: Option<&Path>) -> Result<SecretString, 
 
 fn size(text: &str) -> Result<Size, String> {
     Size::try_from(text.to_owned())
+}
+
+fn volume_size(text: &str) -> Result<(VolumeName, Size), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=SIZE")?;
+    Ok((name.parse().map_err(|why| format!("{why}"))?, size(value)?))
+}
+
+fn volume_inodes(text: &str) -> Result<(VolumeName, u64), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=NUMBER")?;
+    let number = value.parse().map_err(|_| format!("{value:?} is no number"))?;
+    Ok((name.parse().map_err(|why| format!("{why}"))?, number))
 }
 
 pub(super) fn assignment(text: &str) -> anyhow::Result<(VariableName, String)> {

@@ -20,11 +20,35 @@ pub(super) struct Workspace {
     limits: LimitOverrides,
     own_limits: LimitOverrides,
     #[serde(default)]
+    enforcement: Vec<Holding>,
+    #[serde(default)]
+    storage: Vec<Stored>,
+    #[serde(default)]
     policy: Policy,
     env: BTreeMap<String, String>,
     secrets: Vec<Secret>,
     mounts: Vec<Mount>,
+    #[serde(default)]
+    snapshots: Vec<String>,
     now: Option<Listed>,
+}
+
+/// How a limit holds, as the gateway answers it.
+#[derive(Debug, Deserialize)]
+pub(super) struct Holding {
+    pub(super) limit: String,
+    enforced: String,
+    why: Option<String>,
+}
+
+/// How much is in a home or a volume.
+#[derive(Debug, Deserialize)]
+struct Stored {
+    volume: Option<String>,
+    bytes: Option<u64>,
+    inodes: Option<u64>,
+    bytes_limit: Option<u64>,
+    inodes_limit: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -82,11 +106,15 @@ pub(super) fn whole(workspace: &Workspace) -> String {
         rows.push(["leases".to_owned(), now.leases.to_string()]);
         rows.push(["idle".to_owned(), span(now.idle_seconds)]);
     }
+    if !workspace.snapshots.is_empty() {
+        rows.push(["snapshots".to_owned(), printable(&workspace.snapshots.join(" "))]);
+    }
     rows.push(["last used".to_owned(), workspace.last_active.clone().unwrap_or_else(|| "-".to_owned())]);
     let mut text = output::table(&rows);
     text.push_str(&format!("\n{}", limits(workspace)));
     let services = workspace.now.as_ref().filter(|now| !now.services.is_empty()).map(|now| super::services(&now.services));
     for (some, table) in [
+        (!workspace.storage.is_empty(), storage(workspace)),
         (workspace.policy.any(), policy(workspace)),
         (!workspace.env.is_empty(), env(workspace)),
         (!workspace.secrets.is_empty(), secrets(workspace)),
@@ -112,11 +140,52 @@ pub(super) fn limits(workspace: &Workspace) -> String {
             text(limits.inodes.map(|inodes| inodes.to_string())),
         ]
     };
-    let mut rows = vec![["LIMIT", "IS", "SET HERE"].map(str::to_owned)];
+    let holding = |name: &str| {
+        let found = workspace.enforcement.iter().find(|one| one.limit == name);
+        found.map_or_else(|| "-".to_owned(), Holding::said)
+    };
+    let mut rows = vec![["LIMIT", "IS", "SET HERE", "ENFORCED"].map(str::to_owned)];
     let names = ["cpus", "memory", "pids", "disk", "inodes"];
     let both = words(&workspace.limits).into_iter().zip(words(&workspace.own_limits));
-    rows.extend(names.into_iter().zip(both).map(|(name, (is, own))| [name.to_owned(), is, own]));
+    rows.extend(names.into_iter().zip(both).map(|(name, (is, own))| [name.to_owned(), is, own, holding(name)]));
+    for (name, limits) in &workspace.limits.volumes {
+        let own = workspace.own_limits.volumes.get(name).copied().unwrap_or_default();
+        let text = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+        let disk = [limits.disk, own.disk].map(|size| text(size.map(|size| size.to_string())));
+        let inodes = [limits.inodes, own.inodes].map(|inodes| text(inodes.map(|inodes| inodes.to_string())));
+        for (kind, [is, own]) in [("disk", disk), ("inodes", inodes)] {
+            let limit = format!("volumes.{name}.{kind}");
+            let enforced = holding(&limit);
+            rows.push([limit, is, own, enforced]);
+        }
+    }
     output::table(&rows)
+}
+
+/// How much is in the home and the volumes.
+fn storage(workspace: &Workspace) -> String {
+    let mut rows = vec![["STORAGE", "USED", "OF", "FILES", "OF"].map(str::to_owned)];
+    let size = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), super::tasks::size);
+    let count = |inodes: Option<u64>| inodes.map_or_else(|| "-".to_owned(), |inodes| inodes.to_string());
+    rows.extend(workspace.storage.iter().map(|one| {
+        let name = one.volume.as_deref().map_or_else(|| "home".to_owned(), |volume| format!("volume {}", printable(volume)));
+        [name, size(one.bytes), size(one.bytes_limit), count(one.inodes), count(one.inodes_limit)]
+    }));
+    output::table(&rows)
+}
+
+impl Holding {
+    /// The same in words.
+    pub(super) fn said(&self) -> String {
+        let why = self.why.as_deref().map(|why| format!(": {}", printable(why))).unwrap_or_default();
+        match self.enforced.as_str() {
+            "now" => "enforced now".to_owned(),
+            "at-next-start" => format!("enforced from the next start on{why}"),
+            "measured" => format!("measured only{why}"),
+            "impossible" => format!("not possible{why}"),
+            other => format!("{}{why}", printable(other)),
+        }
+    }
 }
 
 /// What is set for it alone of what holds for all.

@@ -4,12 +4,13 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use anyhow::Context;
+use clap::Subcommand;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::cli::{CommandError, asking, block_on, output};
-use crate::name::{WorkspaceName, printable};
+use crate::name::{SnapshotName, WorkspaceName, printable};
 use crate::units::Size;
 
 /// A workspace that was deleted, as the gateway answers it.
@@ -41,6 +42,47 @@ pub(in crate::cli) struct Done {
     pub(in crate::cli) failed: Vec<String>,
 }
 
+#[derive(Debug, Subcommand)]
+pub(super) enum SnapshotCommand {
+    /// Keep what there is now; it may be running
+    Take {
+        /// The snapshot's name, of which there must be none
+        snapshot: SnapshotName,
+    },
+    /// List the snapshots
+    List {
+        /// Print a JSON array instead of a list
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a snapshot for good
+    Remove {
+        /// The snapshot's name
+        snapshot: SnapshotName,
+    },
+}
+
+pub(super) fn snapshot(socket: &Path, name: &WorkspaceName, command: SnapshotCommand) -> Result<(), CommandError> {
+    match command {
+        SnapshotCommand::Take { snapshot } => {
+            let done = run(socket, name, &json!({ "snapshot": { "snapshot": snapshot } }))?;
+            output::print(format!("{name}@{snapshot} is kept ({}), {}\n", done.contents(), done.moment()))?;
+            done.complain_of_skipped();
+            Ok(())
+        }
+        SnapshotCommand::Remove { snapshot } => {
+            run(socket, name, &json!({ "remove-snapshot": { "snapshot": snapshot } }))?;
+            Ok(output::print(format!("{name}@{snapshot} is removed\n"))?)
+        }
+        SnapshotCommand::List { json } => {
+            let (answer, _) = super::settings::fetch(socket, name)?;
+            let names = answer["snapshots"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let lines = || names.iter().filter_map(Value::as_str).map(|name| format!("{}\n", printable(name))).collect();
+            super::settings::print_either(json, &answer["snapshots"], lines)
+        }
+    }
+}
+
 pub(super) fn delete(socket: &Path, name: &WorkspaceName, now: bool, backups: bool) -> Result<(), CommandError> {
     let done = run(socket, name, &json!({ "delete": { "now": now, "backups": backups } }))?;
     let also = if backups { ", and so are its backups" } else { "" };
@@ -61,14 +103,8 @@ pub(super) fn undelete(socket: &Path, name: &WorkspaceName) -> Result<(), Comman
 
 pub(super) fn copy(socket: &Path, from: &WorkspaceName, to: &WorkspaceName) -> Result<(), CommandError> {
     let done = run(socket, from, &json!({ "copy": { "to": to } }))?;
-    let how = match done.consistent {
-        Some(true) => "all as it was at one moment",
-        _ => "what was written to meanwhile is as a crash would have left it",
-    };
-    output::print(format!("{to} has what {from} has ({}), {how}\n", done.contents()))?;
-    if done.skipped > 0 {
-        output::complain(&format!("{} things were left out: sockets, devices, or what changed while it was copied", done.skipped));
-    }
+    output::print(format!("{to} has what {from} has ({}), {}\n", done.contents(), done.moment()))?;
+    done.complain_of_skipped();
     Ok(())
 }
 
@@ -119,6 +155,20 @@ impl Done {
             more => format!("{more} homes"),
         };
         self.bytes.map_or_else(|| homes.clone(), |bytes| format!("{homes}, {}", size(bytes)))
+    }
+
+    /// Of which moment a copy is.
+    fn moment(&self) -> &'static str {
+        match self.consistent {
+            Some(true) => "all as it was at one moment",
+            _ => "what was written to meanwhile is as a crash would have left it",
+        }
+    }
+
+    fn complain_of_skipped(&self) {
+        if self.skipped > 0 {
+            output::complain(&format!("{} things were left out: sockets, devices, or what changed while it was copied", self.skipped));
+        }
     }
 }
 

@@ -16,12 +16,15 @@ pub(super) struct Superblock {
     inodes: u32,
     free_inodes: u32,
     block_size: u32,
+    blocks_per_group: u32,
     damaged: bool,
 }
 
 /// Where it is, and how much of it is read.
 const AT: u64 = 1024;
 const BYTES: usize = 1024;
+/// Of 256 bytes each, in a block of 4 KiB.
+const INODES_PER_BLOCK: u64 = 16;
 /// ext4's magic number, and where that is.
 const MAGIC: (usize, u16) = (0x38, 0xEF53);
 /// The kernel has met something that cannot be, or a disk that did not take what was written.
@@ -47,6 +50,7 @@ impl Superblock {
             inodes: word(0x0)?,
             free_inodes: word(0x10)?,
             block_size: 1024u32.checked_shl(word(0x18)?).filter(|size| (1024..=65536).contains(size))?,
+            blocks_per_group: word(0x20)?,
             damaged: half(ERRORS.0)? & ERRORS.1 != 0,
         })
     }
@@ -64,6 +68,13 @@ impl Superblock {
     /// How large the file system is, in bytes.
     pub(super) fn bytes(self) -> u64 {
         self.blocks.saturating_mul(self.block_size.into())
+    }
+
+    /// How many files and directories it may have, and how many of those for rounding up: each group of blocks has a whole number of inode tables'
+    /// blocks.
+    pub(super) fn inodes(self) -> (u64, u64) {
+        let groups = self.blocks.div_ceil(u64::from(self.blocks_per_group.max(1)));
+        (self.inodes.into(), groups.saturating_mul(INODES_PER_BLOCK))
     }
 
     /// How much of that is used, its own needs included.
@@ -96,6 +107,9 @@ mod tests {
         block[0x18] = 2;
         let parsed = Superblock::parse(&block).unwrap();
         assert_eq!((parsed.block_size(), parsed.bytes(), parsed.used_bytes()), (4096, ((1 << 32) + 10) * 4096, 6 * 4096));
+        block[0x21] = 0x80;
+        let groups = ((1 << 32) + 10_u64).div_ceil(32_768);
+        assert_eq!(Superblock::parse(&block).unwrap().inodes(), (100, groups * 16));
         assert_eq!((parsed.usage().inodes, parsed.is_damaged()), (Some(10), false));
         block[0x3A] = 3;
         assert!(Superblock::parse(&block).unwrap().is_damaged());

@@ -16,11 +16,11 @@ use utoipa::ToSchema;
 use super::Asked;
 use super::problem::Problem;
 use super::take::{Body, IfMatch, Named, etag};
-use super::wire::{Limits, time};
+use super::wire::{Holding, Limits, time};
 use super::workspaces::{Pending, Workspace};
-use crate::name::{VariableName, WorkspaceName};
+use crate::name::{SnapshotName, VariableName, VolumeName, WorkspaceName};
 use crate::store::{PolicyChange, SecretInfo};
-use crate::workspace::{Applied, Change, Changed, Details, IdlePolicy, MountView, NetworkPolicy};
+use crate::workspace::{Applied, Change, Changed, Details, IdlePolicy, MountView, NetworkPolicy, TreeView};
 
 /// A change as it is asked for.
 #[derive(Deserialize, ToSchema)]
@@ -128,12 +128,19 @@ pub(super) struct Answer {
     limits: Limits,
     /// What of that is set of it alone.
     own_limits: Limits,
+    /// How each of its limits holds.
+    enforcement: Vec<Holding>,
+    /// What is in its home and its volumes.
+    storage: Vec<Stored>,
     /// When it is stopped, where its network leads and what is public, as far as that is set of it alone.
     policy: PolicyAnswer,
     #[schema(value_type = BTreeMap<String, String>)]
     env: BTreeMap<VariableName, String>,
     secrets: Vec<Secret>,
     mounts: Vec<Mount>,
+    /// The names of its snapshots that are kept.
+    #[schema(value_type = Vec<String>)]
+    snapshots: BTreeSet<SnapshotName>,
     /// How it stands, as in a list; nothing of one that this gateway has not seen.
     now: Option<Workspace>,
 }
@@ -160,6 +167,21 @@ pub(super) struct Mount {
     target: String,
     read_write: bool,
     problem: Option<String>,
+}
+
+/// How much is in a home or a volume. What is not known is `null`.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Stored {
+    /// The volume; `null`: the home.
+    #[schema(value_type = Option<String>)]
+    volume: Option<VolumeName>,
+    /// Bytes.
+    bytes: Option<u64>,
+    /// Files and directories.
+    inodes: Option<u64>,
+    /// Bytes that may be in it, enforced or not.
+    bytes_limit: Option<u64>,
+    inodes_limit: Option<u64>,
 }
 
 /// What is to be different about a workspace; what is absent stays.
@@ -195,6 +217,10 @@ pub(super) struct Outcome {
     why: Option<String>,
     /// Whether the workspace has a home; if not, its name may be a mistake.
     home: bool,
+    /// Of limits: how each holds that was set.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    enforcement: Vec<Holding>,
 }
 
 /// Everything that is known of a workspace, but for values of secrets.
@@ -263,13 +289,13 @@ pub(super) async fn resume_workspace(State(api): Asked, Named(name): Named, unch
 }
 
 impl From<Changed> for Outcome {
-    fn from(Changed { applied, has_home }: Changed) -> Self {
+    fn from(Changed { applied, has_home, enforcement }: Changed) -> Self {
         let (applied, why) = match applied {
             Applied::Now => ("now", None),
             Applied::AtNextStart => ("at-next-start", None),
             Applied::NotYet(why) => ("not-yet", Some(why)),
         };
-        Self { applied, why, home: has_home }
+        Self { applied, why, home: has_home, enforcement: enforcement.into_iter().map(Holding::from).collect() }
     }
 }
 
@@ -308,6 +334,18 @@ impl TryFrom<Asking> for Change {
     }
 }
 
+impl From<TreeView> for Stored {
+    fn from(TreeView { volume, usage }: TreeView) -> Self {
+        Self {
+            volume,
+            bytes: usage.map(|usage| usage.bytes),
+            inodes: usage.and_then(|usage| usage.inodes),
+            bytes_limit: usage.and_then(|usage| usage.limit.bytes),
+            inodes_limit: usage.and_then(|usage| usage.limit.inodes),
+        }
+    }
+}
+
 impl Answer {
     fn of(name: WorkspaceName, details: Details) -> Self {
         let secret = |SecretInfo { name, made, changed, generated }| Secret { name, made: time(made), changed: time(changed), generated };
@@ -321,6 +359,8 @@ impl Answer {
             upgrade: details.upgrade.map(Pending::from),
             limits: details.limits.into(),
             own_limits: details.own_limits.into(),
+            enforcement: details.enforcement.into_iter().map(Holding::from).collect(),
+            storage: details.trees.into_iter().map(Stored::from).collect(),
             policy: PolicyAnswer {
                 idle: details.policy.idle.map(|stored| IdlePolicy::read(stored).to_string()),
                 network: details.policy.network,
@@ -329,6 +369,7 @@ impl Answer {
             env: details.env,
             secrets: details.secrets.into_iter().map(secret).collect(),
             mounts: details.mounts.into_iter().map(mount).collect(),
+            snapshots: details.snapshots,
             now: details.overview.map(Workspace::from),
         }
     }

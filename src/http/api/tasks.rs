@@ -29,7 +29,7 @@ use super::take::{Body, Named, Query};
 use super::wire::time;
 use super::{Api, Asked};
 use crate::backup;
-use crate::name::WorkspaceName;
+use crate::name::{SnapshotName, WorkspaceName};
 use crate::store::Stage;
 use crate::workspace::{AskError, BackedUp, DeletedView, Done, Exported, Running, Step, Task};
 
@@ -54,6 +54,16 @@ pub(super) enum Asking {
     Copy {
         #[schema(value_type = String, pattern = "^[a-z0-9][a-z0-9-]{0,31}$")]
         to: WorkspaceName,
+    },
+    /// What it has is kept under a name, for new homes to start with: `skeleton = "workspace:NAME@SNAPSHOT"`.
+    Snapshot {
+        #[schema(value_type = String, pattern = "^[a-z0-9][a-z0-9-]{0,31}$")]
+        snapshot: SnapshotName,
+    },
+    /// What was kept under a name is removed for good.
+    RemoveSnapshot {
+        #[schema(value_type = String, pattern = "^[a-z0-9][a-z0-9-]{0,31}$")]
+        snapshot: SnapshotName,
     },
     /// It gets a container of its template's image as it is now.
     Upgrade {},
@@ -332,6 +342,8 @@ impl From<Asking> for Task {
             Asking::Delete { now, backups } => Self::Delete { now, backups },
             Asking::Undelete {} => Self::Undelete,
             Asking::Copy { to } => Self::Copy { to },
+            Asking::Snapshot { snapshot } => Self::Snapshot(snapshot),
+            Asking::RemoveSnapshot { snapshot } => Self::RemoveSnapshot(snapshot),
             Asking::Upgrade {} => Self::Upgrade,
             Asking::BackUp {} => Self::BackUp,
             Asking::Restore { from, backup } => Self::Restore { from, backup },

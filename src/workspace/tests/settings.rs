@@ -36,7 +36,7 @@ async fn a_suspended_workspace_stands_still_and_lets_nobody_in_until_it_is_resum
         world.kill_and_restart(|_| ()).await;
     }
     assert!(world.enter("bob").await.is_ok(), "another is not concerned");
-    assert_eq!(world.change(Change::Resume).await, Changed { applied: Applied::Now, has_home: true });
+    assert_eq!(world.change(Change::Resume).await, Changed { applied: Applied::Now, has_home: true, enforcement: Vec::new() });
     assert_eq!(world.state("alice"), Some(ContainerState::Exited), "nobody wants it yet");
     assert_eq!(world.enter("alice").await.unwrap().path, StartPath::Start);
 }
@@ -122,6 +122,72 @@ async fn a_limit_applies_at_once_and_goes_before_a_grants_also_after_a_kill() {
     world.engine.fail(Call::SetLimits, EngineError::Refused { call: "update", why: "in use".to_owned() });
     assert!(matches!(world.change(set(70)).await.applied, Applied::NotYet(why) if why.contains("in use")));
     assert!(world.directory.ensure(&granted, &progress).await.is_ok(), "keeps nobody out");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_not_stopped_and_cannot_be_looked_at_is_tried_again_by_itself_and_less_and_less_often() {
+    let world = World::new(|_| ());
+    drop(world.enter("alice").await.unwrap());
+    world.engine.fail(Call::Stop, EngineError::TimedOut("stop"));
+    world.engine.fail(Call::Inspect, EngineError::TimedOut("inspect"));
+    // Idle after a minute: it is to be stopped, and then nobody knows whether it is.
+    sleep(Duration::from_secs(70)).await;
+    assert_eq!(world.directory.overview()[0].state, "unknown");
+    let looks = || world.engine.calls(Call::Inspect);
+    let (stops, before) = (world.engine.calls(Call::Stop), looks());
+    sleep(Duration::from_secs(120)).await;
+    let early = looks() - before;
+    assert!((2..=8).contains(&early), "{early} looks in two minutes, with a sweep every five seconds");
+    sleep(Duration::from_secs(3600)).await;
+    let before = looks();
+    sleep(Duration::from_secs(3600)).await;
+    let late = looks() - before;
+    assert!((5..=7).contains(&late), "{late} looks in an hour");
+    assert_eq!(world.engine.calls(Call::Stop), stops, "nothing is stopped that is not known to run");
+    assert_eq!(world.state("alice"), Some(ContainerState::Running));
+    world.engine.mend(Call::Stop);
+    world.engine.mend(Call::Inspect);
+    sleep(Duration::from_secs(11 * 60)).await;
+    assert_eq!(world.state("alice"), Some(ContainerState::Exited), "nobody has logged in, and nothing has happened to it");
+    let quiet = looks();
+    sleep(Duration::from_secs(3600)).await;
+    assert_eq!(looks(), quiet, "what is known is not looked at again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_says_how_it_holds() {
+    let world = World::new(|rules| super::volumes::with(rules, &["data"]));
+    let data = |disk| LimitOverrides {
+        disk: Some(Size::gib(3)),
+        inodes: Some(1000),
+        pids: Some(50),
+        volumes: [("data".parse().unwrap(), crate::auth::VolumeLimits { disk, inodes: None })].into(),
+        ..LimitOverrides::default()
+    };
+    let said = |changed: &Changed| -> Vec<(String, &'static str)> {
+        let word = |hold: &crate::home::Hold| match hold {
+            crate::home::Hold::Now => "now",
+            crate::home::Hold::AtNextStart(_) => "later",
+            crate::home::Hold::Measured(_) => "measured",
+            crate::home::Hold::Impossible(_) => "impossible",
+        };
+        changed.enforcement.iter().map(|one| (one.limit.clone(), word(&one.hold))).collect()
+    };
+    let stay = world.enter("alice").await.unwrap();
+    let limit = |limits| Change::Limit { reset: false, limits };
+    let changed = world.change(limit(data(Some(Size::gib(2))))).await;
+    let expected = [("pids", "now"), ("disk", "measured"), ("inodes", "measured"), ("volumes.data.disk", "measured")];
+    assert_eq!(said(&changed), expected.map(|(limit, how)| (limit.to_owned(), how)));
+    drop(stay);
+    sleep(Duration::from_secs(90)).await;
+    let only = LimitOverrides { pids: Some(60), ..LimitOverrides::default() };
+    assert_eq!(said(&world.change(limit(only)).await), [("pids".to_owned(), "later")]);
+    let details = world.directory.details(&"alice".parse().unwrap()).await.unwrap();
+    assert_eq!(details.limits.volumes[&"data".parse().unwrap()].disk, Some(Size::gib(2)));
+    assert!(details.trees.iter().any(|tree| tree.volume.is_some()) && details.enforcement.len() == 6, "{details:?}");
+    let unknown = LimitOverrides { volumes: [("dta".parse().unwrap(), Default::default())].into(), ..LimitOverrides::default() };
+    let refused = world.directory.change(&"alice".parse().unwrap(), limit(unknown), None).await.unwrap_err().to_string();
+    assert!(refused.contains("no volume dta; it has: data"), "{refused}");
 }
 
 #[tokio::test(start_paused = true)]

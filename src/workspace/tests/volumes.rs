@@ -121,6 +121,54 @@ async fn another_size_of_a_volume_applies_while_it_is_in_use() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_grant_limits_a_volume_and_what_is_set_goes_before_it() {
+    let world = World::new(|rules| with(rules, &["data", "cache"]));
+    let limit = |disk| crate::auth::LimitOverrides {
+        volumes: [("data".parse().unwrap(), crate::auth::VolumeLimits { disk: Some(crate::units::Size::gib(disk)), inodes: Some(disk) })]
+            .into(),
+        ..crate::auth::LimitOverrides::default()
+    };
+    let granted = Grant { limits: limit(2), ..grant("alice") };
+    let progress = watch::Sender::new(Progress::default());
+    let _stay = world.directory.ensure(&granted, &progress).await.unwrap();
+    let homes = &world.directory.house.parts.homes;
+    let has = |name: &str| {
+        let id = HomeId::parse(name).unwrap();
+        homes.measure(&id).unwrap();
+        homes.usage(&id).unwrap().unwrap().limit
+    };
+    assert_eq!(has("alice.data"), Quota { bytes: Some(2 << 30), inodes: Some(2) });
+    assert_eq!(has("alice.cache").bytes, Some(10 << 30), "as the template says");
+    let set = Change::Limit {
+        reset: false,
+        limits: crate::auth::LimitOverrides {
+            volumes: [("data".parse().unwrap(), crate::auth::VolumeLimits { disk: Some(crate::units::Size::gib(5)), inodes: None })].into(),
+            ..Default::default()
+        },
+    };
+    world.directory.change(&"alice".parse().unwrap(), set, None).await.unwrap();
+    assert_eq!(has("alice.data"), Quota { bytes: Some(5 << 30), inodes: Some(2) }, "while it is in use");
+    let known = world.directory.known().await.unwrap();
+    assert_eq!(known[0].allowed.unwrap().disk, (50 + 5 + 10) << 30);
+    assert_eq!(known[0].allowed_volumes[&"data".parse().unwrap()], 5 << 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_starts_with_what_its_template_says() {
+    let skeleton = tempfile::tempdir().unwrap();
+    std::fs::write(skeleton.path().join("rows"), "1 2 3").unwrap();
+    let world = World::new(|rules| {
+        with(rules, &["data", "cache"]);
+        let template = rules.templates.get_mut(&TemplateName::default()).unwrap();
+        template.volume[0].skeleton = Some(crate::home::Skeleton::Path(skeleton.path().to_owned()));
+    });
+    let stay = world.enter("alice").await.unwrap();
+    let places = mounts(&world, &stay);
+    assert_eq!(std::fs::read_to_string(places["/srv/data"].join("rows")).unwrap(), "1 2 3");
+    assert!(!places["/srv/cache"].join("rows").exists() && !places["/home/user"].join("rows").exists());
+}
+
+#[tokio::test(start_paused = true)]
 async fn slots_of_volumes_that_nobody_holds_go_and_what_was_on_them_stays() {
     let world = World::new(|rules| with(rules, &["data"]));
     let _stay = world.enter("alice").await.unwrap();

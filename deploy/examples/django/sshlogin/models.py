@@ -52,7 +52,8 @@ class SSHProfile(models.Model):
     limits = models.JSONField(
         blank=True,
         default=dict,
-        help_text='For example {"cpus": 2.0, "memory": "8GiB", "pids": 512, "disk": "50GiB", "inodes": 1000000, "sessions": 10}.',
+        help_text='For example {"cpus": 2.0, "memory": "8GiB", "pids": 512, "disk": "50GiB", "inodes": 1000000, "sessions": 10, '
+        '"volumes": {"data": {"disk": "2GiB"}}}.',
     )
 
     class Meta:
@@ -64,7 +65,7 @@ class SSHProfile(models.Model):
     def clean(self):
         if not isinstance(self.limits, dict):
             raise ValidationError({"limits": "Must be an object, {} for the template's limits."})
-        if unknown := set(self.limits) - {"cpus", "memory", "pids", "disk", "inodes", "sessions"}:
+        if unknown := set(self.limits) - {"cpus", "memory", "pids", "disk", "inodes", "sessions", "volumes"}:
             raise ValidationError({"limits": f"Unknown: {', '.join(sorted(unknown))}."})
 
     def innkeeper(self):

@@ -21,7 +21,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('workspace', models.CharField(blank=True, help_text='Users with the same workspace share one home and one container.', max_length=32, validators=[django.core.validators.RegexValidator('\\A[a-z0-9][a-z0-9-]{0,31}\\Z', 'Small letters, digits and hyphens, at most 32 of them.')])),
                 ('template', models.CharField(blank=True, max_length=32, validators=[django.core.validators.RegexValidator('\\A[a-z0-9][a-z0-9-]{0,31}\\Z', 'Small letters, digits and hyphens, at most 32 of them.')])),
-                ('limits', models.JSONField(blank=True, default=dict, help_text='For example {"cpus": 2.0, "memory": "8GiB", "pids": 512, "disk": "50GiB", "inodes": 1000000, "sessions": 10}.')),
+                ('limits', models.JSONField(blank=True, default=dict, help_text='For example {"cpus": 2.0, "memory": "8GiB", "pids": 512, "disk": "50GiB", "inodes": 1000000, "sessions": 10, "volumes": {"data": {"disk": "2GiB"}}}.')),
                 ('user', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='ssh_profile', to=settings.AUTH_USER_MODEL)),
             ],
             options={
