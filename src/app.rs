@@ -25,7 +25,8 @@ use crate::attach::exec::ExecAttach;
 use crate::attach::init::InitAttach;
 use crate::attach::{self, Ways};
 use crate::audit::{self, Actor, Audit, What};
-use crate::auth::{Attempt, AuthError, Authenticator, Authenticators, KeyProof, OfferedKey, Verdict};
+use crate::auth::accounts::{self, Account};
+use crate::auth::{Attempt, AuthError, Authenticator, Authenticators, KeyProof, Method, OfferedKey, Verdict};
 use crate::backup::{self, Backups, Scheduler};
 use crate::bucket::{self, Bucket};
 use crate::config::{Loaded, Settings};
@@ -34,13 +35,13 @@ use crate::engine::docker::Docker;
 use crate::home::{DriverKind, Fence, Homes, Slots};
 use crate::http;
 use crate::http::{Pages, Reloaded};
-use crate::name::TemplateName;
+use crate::name::{AccountName, TemplateName, WorkspaceName};
 use crate::recording::Recordings;
 use crate::ssh::{self, SshSettings};
 use crate::store::{Ballast, Store};
 use crate::telemetry::{self, Log, Metrics, Outcome, Probe};
 use crate::urls::{self, Fixed, Links, Target};
-use crate::workspace::{Directory, Disks, Parts, Rules, Template};
+use crate::workspace::{Apart, Directory, Disks, Parts, Rules, Template};
 
 /// How long the engine may take to answer at start-up before it is said not to be there.
 const ENGINE_DEADLINE: Duration = Duration::from_secs(10);
@@ -296,10 +297,13 @@ impl App {
             audit: audit.clone(),
             deleted: {
                 let links = Arc::clone(&links);
+                let accounts = settings.auth.methods.contains(&Method::Accounts).then(|| settings.accounts_file());
                 Box::new(move |name| {
-                    if let Err(why) = links.revoke(name) {
+                    let links = links.revoke(name).unwrap_or_else(|why| {
                         error!(workspace = %name, %why, "links to it are not taken back");
-                    }
+                        0
+                    });
+                    Apart { links, accounts: accounts.as_deref().map(|file| landing_in(name, file)).unwrap_or_default() }
                 })
             },
         };
@@ -612,4 +616,14 @@ impl Authenticator for Reloadable {
     async fn ready(&self) -> Result<(), AuthError> {
         self.0.load_full().ready().await
     }
+}
+
+/// The accounts of a file that land in a workspace. It is for people: of a file that cannot be read there are none.
+fn landing_in(workspace: &WorkspaceName, file: &Path) -> Vec<String> {
+    let all = accounts::edit::list(file).unwrap_or_default();
+    let lands = |name: &AccountName, account: &Account| match &account.workspace {
+        Some(other) => other == workspace,
+        None => WorkspaceName::for_account(name) == *workspace,
+    };
+    all.iter().filter(|(name, account)| lands(name, account)).map(|(name, _)| name.as_str().to_owned()).collect()
 }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on ends")]
 
+#[path = "common/api.rs"]
+mod api;
 #[path = "common/filesystem.rs"]
 mod filesystem;
 #[path = "common/gateway.rs"]
@@ -11,9 +13,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use api::{Api, token};
 use filesystem::FileSystem;
 use gateway::{Done, Gateway, mounts_below, run, run_with, template, wait_for};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn workspace(gateway: &Gateway, arguments: &[&str]) -> Done {
     run(gateway.innkeeper().arg("workspace").args(arguments))
@@ -352,4 +355,164 @@ fn a_workspace_goes_to_another_host_in_one_file() {
     assert_eq!(secrets.lines().count(), 1, "its own, and none of hers: {secrets}");
     let again = workspace(&there, &["import", "carol", "--from", path]);
     assert!(again.status == Some(1) && again.stderr.contains("carol already"), "{again:?}");
+}
+
+/// Every file below a directory, and every column of the database in it, that has this name in it or is called by it; but for the audit trail,
+/// whose events stay for as long as it is kept, and the accounts, which are not the workspace's.
+fn traces(state: &Path, name: &str) -> Vec<String> {
+    let is_in = |bytes: &[u8]| bytes.windows(name.len()).any(|window| window == name.as_bytes());
+    let (mut found, mut open) = (Vec::new(), vec![state.to_owned()]);
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            let meta = fs::symlink_metadata(&path).unwrap();
+            if path == state.join("audit") || path == state.join("accounts.toml") {
+                continue;
+            }
+            let called = is_in(path.strip_prefix(state).unwrap().as_os_str().as_encoded_bytes());
+            if called || meta.is_file() && is_in(&fs::read(&path).unwrap()) {
+                found.push(path.display().to_string());
+            }
+            if meta.is_dir() {
+                open.push(path);
+            }
+        }
+    }
+    let database = rusqlite::Connection::open(state.join("innkeeper.db")).unwrap();
+    let mut tables = database.prepare("select name from sqlite_master where type = 'table'").unwrap();
+    let tables: Vec<String> = tables.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    assert!(tables.len() >= 9, "{tables:?}");
+    for table in tables {
+        let mut all = database.prepare(&format!("select * from {table}")).unwrap();
+        let columns: Vec<String> = all.column_names().into_iter().map(str::to_owned).collect();
+        let mut rows = all.query([]).unwrap();
+        while let Some(row) = rows.next().unwrap() {
+            for (number, column) in columns.iter().enumerate() {
+                if let rusqlite::types::ValueRef::Text(bytes) | rusqlite::types::ValueRef::Blob(bytes) = row.get_ref(number).unwrap()
+                    && is_in(bytes)
+                {
+                    found.push(format!("{table}.{column}"));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// What the trail says was removed in this step of a workspace's end.
+fn removal(gateway: &Gateway, name: &str, step: &str) -> Value {
+    let is_it = |line: &str| line.contains("\"removed\"") && line.contains(&format!("\"step\":\"{step}\""));
+    let shown = gateway.trail(&["--workspace", name], |shown| shown.lines().any(is_it));
+    serde_json::from_str(shown.lines().find(|line| is_it(line)).unwrap()).unwrap()
+}
+
+#[test]
+fn what_the_trail_says_was_removed_is_gone_and_nothing_names_it_any_more() {
+    const NAME: &str = "zebra-7";
+    let (target, lent) = (tempfile::Builder::new().prefix("innkeeper-target-").tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let volume = "\n[[template.default.volume]]\nname = \"data\"\npath = \"/data\"\ndisk = \"1GiB\"\n";
+    let sections = |keep: &str| {
+        let backup = format!("[backup]\ntarget = \"{}\"\nkey = \"a key of a test\"\nevery = \"0s\"", target.path().display());
+        let mounts = format!("[mounts]\nallow = [\"{}\"]", lent.path().display());
+        let home = format!("[home]\ndeleted_keep = \"{keep}\"");
+        format!("\n{backup}\n{mounts}\n{home}\n{}{volume}", template(&format!("disk = \"1GiB\"\nrecording = \"terminals\"\n{SECRET}")))
+    };
+    let mut gateway = Gateway::start(&sections("2s"));
+    let state = gateway.state();
+    let admin = Api::new(gateway.http_port, Some(&token(&mut gateway.innkeeper(), "root", &["admin"])));
+    let furnish = |gateway: &Gateway| {
+        gateway.exec(NAME, "echo hers >file; echo 1 >/data/rows").good();
+        let mut terminal = gateway.terminal(NAME, "echo up; sleep 1000");
+        terminal.expect("up");
+        for arguments in [
+            &["limit", NAME, "--pids", "100"][..],
+            &["env", NAME, "set", "A=1"],
+            &["mount", NAME, "add", lent.path().to_str().unwrap(), "/lent"],
+            &["snapshot", NAME, "take", "v1"],
+        ] {
+            workspace(gateway, arguments).good();
+        }
+        run_with(gateway.innkeeper().args(["workspace", "secret", NAME, "set", "KEY"]), b"hers-alone").good();
+        run(gateway.innkeeper().args(["backup", "run", NAME])).good();
+        token(&mut gateway.innkeeper(), "robot", &["workspace:zebra-7"]);
+        let asked = json!({ "snapshot": { "snapshot": "v2" } });
+        let answer = admin.ask_with("POST", "/workspaces/zebra-7/tasks", Some(&asked), &[("Idempotency-Key", "once")]);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        (terminal, gateway.inspect(NAME, "{{.Id}}"))
+    };
+    let home = |removed: &Value, name: &str| {
+        let found = removed["homes"].as_array().unwrap().iter().find(|home| home["name"] == name).cloned().unwrap();
+        assert!(found["bytes"].as_u64().unwrap() > 0 && found["inodes"].as_u64().unwrap() >= 2, "{removed}");
+    };
+    let is_gone = |gateway: &Gateway| {
+        assert_eq!(gateway.container_state(NAME), "");
+        assert_eq!(workspace(gateway, &["show", NAME]).status, Some(1));
+        let recordings = run(gateway.innkeeper().args(["recording", "list", "--json"])).good();
+        assert!(!recordings.contains(NAME), "{recordings}");
+        assert!(!run(gateway.innkeeper().args(["token", "list"])).good().contains("robot"));
+        assert_eq!(mounts_below(&state.join("homes")), 0);
+        assert_eq!(traces(&state, NAME), Vec::<String>::new());
+    };
+    gateway.add_account(NAME);
+
+    // At once.
+    let (terminal, container) = furnish(&gateway);
+    assert!(!traces(&state, NAME).is_empty(), "it is looked for where it is");
+    workspace(&gateway, &["delete", NAME, "--now", "--backups"]).good();
+    let event = removal(&gateway, NAME, "deleted-for-good");
+    let removed = &event["removed"];
+    assert_eq!(event["container"], container, "{event}");
+    home(removed, NAME);
+    home(removed, "zebra-7.data");
+    for (what, expected) in [
+        ("snapshots", json!(["v1", "v2"])),
+        ("sessions", json!(1)),
+        ("secrets", json!(2)),
+        ("variables", json!(1)),
+        ("mounts", json!(1)),
+        ("settings", json!(true)),
+        ("tokens", json!(1)),
+        ("answers", json!(1)),
+        ("recordings", json!(1)),
+        ("backups", json!(1)),
+        ("backups-kept", json!(false)),
+        ("accounts-kept", json!([NAME])),
+        ("kept-until", Value::Null),
+    ] {
+        assert_eq!(removed[what], expected, "{what}: {event}");
+    }
+    drop(terminal);
+    is_gone(&gateway);
+    assert!(!run(gateway.innkeeper().args(["backup", "list"])).good().contains(NAME));
+    let again = admin.ask_with(
+        "POST",
+        "/workspaces/zebra-7/tasks",
+        Some(&json!({ "snapshot": { "snapshot": "v2" } })),
+        &[("Idempotency-Key", "once")],
+    );
+    assert_eq!((again.status, again.replayed, again.body), (200, true, json!({})), "done once, and it says no more of what");
+
+    // First out of sight, and for good in time: what went when is in two events. Its backups stay.
+    gateway.stop();
+    gateway.configure(&sections("3s"));
+    fs::remove_dir_all(state.join("audit")).unwrap();
+    gateway.up();
+    let admin = Api::new(gateway.http_port, Some(&token(&mut gateway.innkeeper(), "root-2", &["admin"])));
+    gateway.exec(NAME, "echo again >file").good();
+    workspace(&gateway, &["env", NAME, "set", "A=1"]).good();
+    run(gateway.innkeeper().args(["backup", "run", NAME])).good();
+    let container = gateway.inspect(NAME, "{{.Id}}");
+    admin.good(200, "DELETE", "/workspaces/zebra-7", None);
+    let event = removal(&gateway, NAME, "deleted");
+    let removed = &event["removed"];
+    assert_eq!((&event["container"], &removed["secrets"], &removed["variables"]), (&json!(container), &json!(1), &json!(0)), "{event}");
+    assert!(removed["kept-until"].as_str().unwrap().starts_with("20"), "{event}");
+    home(removed, NAME);
+    let event = removal(&gateway, NAME, "deleted-for-good");
+    let removed = &event["removed"];
+    assert_eq!((&event["container"], &removed["secrets"], &removed["variables"]), (&Value::Null, &json!(0), &json!(1)), "{event}");
+    assert_eq!((&removed["backups"], &removed["backups-kept"]), (&json!(0), &json!(true)), "{event}");
+    home(removed, NAME);
+    is_gone(&gateway);
+    assert!(run(gateway.innkeeper().args(["backup", "list"])).good().contains(NAME), "as docs/homes.md says");
 }

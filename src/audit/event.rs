@@ -50,6 +50,59 @@ pub enum Actor {
     Dashboard(Option<String>),
 }
 
+/// What went with a workspace that was deleted, and what of it stays. Of one that was deleted first and removed for good later there are two of
+/// these, each of what went then.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Removal {
+    /// Its home and its volumes.
+    pub homes: Vec<RemovedHome>,
+    /// Until when those are kept, and what was set of it with them; none: they are gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept_until: Option<String>,
+    /// Homes that a restore had put aside.
+    pub replaced_homes: usize,
+    /// Snapshots of it.
+    pub snapshots: Vec<String>,
+    /// Sessions that were ended.
+    pub sessions: usize,
+    /// Links to its ports that were taken back.
+    pub links: usize,
+    /// Its secrets.
+    pub secrets: usize,
+    /// Its variables.
+    pub variables: usize,
+    /// Mounts that were set of it.
+    pub mounts: usize,
+    /// Whether what else was set and remembered of it is gone.
+    pub settings: bool,
+    /// Tokens of the API that opened it and nothing else.
+    pub tokens: usize,
+    /// Answers to requests with an idempotency key that named it.
+    pub answers: usize,
+    /// Its recordings.
+    pub recordings: usize,
+    /// Its backups.
+    pub backups: u64,
+    /// Whether those that there are stay, for as long as others.
+    pub backups_kept: bool,
+    /// Accounts of the accounts file that land in it. They stay: who logs in begins with an empty one.
+    pub accounts_kept: Vec<String>,
+}
+
+/// A home, or a volume, that was removed or set aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RemovedHome {
+    /// Its name.
+    pub name: String,
+    /// What was in it, where that could be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Files and directories, where somebody counts them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inodes: Option<u64>,
+}
+
 /// Kinds of events, and what is told of each.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
@@ -138,6 +191,9 @@ pub enum What {
         /// The container, where there is one.
         #[serde(skip_serializing_if = "Option::is_none")]
         container: Option<String>,
+        /// What went with it, where it was deleted.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        removed: Option<Box<Removal>>,
     },
     /// What became of a recording of a terminal: `began`, `failed`, `removed`, `played`, `downloaded`.
     Recording {
@@ -222,7 +278,13 @@ impl What {
             Self::Login { method, key } => Self::Login { method, key: key.map(|key| text(&key)) },
             Self::LoginRefused { method, reason } => Self::LoginRefused { method: text(&method), reason: text(&reason) },
             Self::Forward { kind, target, outcome } => Self::Forward { kind, target: text(&target), outcome: text(&outcome) },
-            Self::Workspace { step, reason, container } => Self::Workspace { step, reason: reason.map(|reason| text(&reason)), container },
+            Self::Workspace { step, reason, container, removed } => {
+                let tame = |mut removal: Box<Removal>| {
+                    removal.accounts_kept.iter_mut().for_each(|account| *account = text(account));
+                    removal
+                };
+                Self::Workspace { step, reason: reason.map(|reason| text(&reason)), container, removed: removed.map(tame) }
+            }
             Self::LinkMade { link, port, visitor, ends } => Self::LinkMade { link, port, visitor: visitor.map(|name| text(&name)), ends },
             Self::Admin { act, outcome } => Self::Admin { act: text(&act), outcome: text(&outcome) },
             other => other,

@@ -16,7 +16,7 @@ mod webhook;
 mod writer;
 
 pub use config::{Config, Webhook};
-pub use event::{Actor, Event, What};
+pub use event::{Actor, Event, Removal, RemovedHome, What};
 pub use files::{Line, read};
 pub use page::{Mark, Page, Wanted};
 pub use trail::{Audit, AuditError};

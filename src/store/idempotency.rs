@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Transaction, params};
+use serde_json::Value;
 
 use super::settings::{durably, now};
 use super::{Store, StoreError};
+use crate::name::WorkspaceName;
 
 /// What is known of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +96,34 @@ impl Store {
             connection.execute("delete from request where sender = ?1 and key = ?2", params![sender, key]).map(drop)
         })
         .await
+    }
+}
+
+/// Empties the answers that name a workspace which is no more, or what is its; says how many those were. That they were given stays known.
+pub(super) fn forget_answers(transaction: &Transaction<'_>, workspace: &WorkspaceName) -> rusqlite::Result<usize> {
+    let mut all = transaction.prepare("select rowid, answer from request where instr(answer, ?1) > 0")?;
+    let found = all.query_map(params![workspace.as_str()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
+    let mut emptied = 0;
+    for row in found.collect::<Result<Vec<_>, _>>()? {
+        let (id, answer) = row;
+        // What is no JSON nobody has answered.
+        if serde_json::from_str(&answer).map_or(true, |answer| names(&answer, workspace.as_str())) {
+            emptied += transaction.execute("update request set answer = '{}' where rowid = ?1", params![id])?;
+        }
+    }
+    Ok(emptied)
+}
+
+/// Whether a text somewhere in an answer is a workspace's name, the name of a volume of it, or the scope that opens it.
+fn names(answer: &Value, workspace: &str) -> bool {
+    match answer {
+        Value::String(text) => {
+            let text = text.strip_prefix("workspace:").unwrap_or(text);
+            text.strip_prefix(workspace).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        }
+        Value::Array(all) => all.iter().any(|one| names(one, workspace)),
+        Value::Object(all) => all.values().any(|one| names(one, workspace)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 

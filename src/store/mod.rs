@@ -24,7 +24,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 pub use ballast::Ballast;
 pub use founding::{Founding, Remembered};
 pub use idempotency::Sent;
-pub use passages::{Passage, Stage};
+pub use passages::{Forgotten, Passage, Stage};
 pub use settings::{
     AlterError, Alteration, LimitsChange, NewSecret, Policy, PolicyChange, SecretInfo, Settings, StoredMount, Suspension, Variables,
 };

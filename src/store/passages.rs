@@ -7,7 +7,7 @@ use rusqlite::{Row, Transaction, params};
 use secrecy::ExposeSecret;
 
 use super::settings::{NewSecret, durably, now};
-use super::{Store, StoreError, seconds, since_epoch};
+use super::{Store, StoreError, idempotency, seconds, since_epoch, tokens};
 use crate::name::{VariableName, WorkspaceName};
 
 /// How far a workspace is on its way.
@@ -44,6 +44,23 @@ pub struct Passage {
     pub bytes: Option<u64>,
 }
 
+/// How much of a workspace was forgotten.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Whether anything was remembered or set of it.
+    pub settings: bool,
+    /// Variables.
+    pub variables: usize,
+    /// Secrets.
+    pub secrets: usize,
+    /// Mounts.
+    pub mounts: usize,
+    /// Tokens that opened nothing else.
+    pub tokens: usize,
+    /// Answers that were about it. Their requests are known still, so that none is done twice.
+    pub answers: usize,
+}
+
 /// Until the year 2500.
 const FOR_EVER: Duration = Duration::from_secs(530 * 31_556_952);
 
@@ -67,26 +84,48 @@ impl Store {
         .await
     }
 
-    /// Forgets everything of a workspace, for good.
-    pub async fn forget(&self, name: &WorkspaceName) -> Result<(), StoreError> {
+    /// Forgets what is remembered and set of a workspace, for good.
+    pub async fn forget(&self, name: &WorkspaceName) -> Result<Forgotten, StoreError> {
+        self.forget_with(name, false).await
+    }
+
+    /// The same, and whatever else names it: tokens that open nothing else, and what requests were answered that were about it.
+    pub async fn forget_all(&self, name: &WorkspaceName) -> Result<Forgotten, StoreError> {
+        self.forget_with(name, true).await
+    }
+
+    async fn forget_with(&self, name: &WorkspaceName, all: bool) -> Result<Forgotten, StoreError> {
         let name = name.clone();
         self.run("write", move |connection| {
+            let mut forgotten = Forgotten::default();
             durably(connection, |transaction| {
-                for (table, column) in [
+                let gone =
+                    |(table, column)| transaction.execute(&format!("delete from {table} where {column} = ?1"), params![name.as_str()]);
+                let [remembered, set, variables, secrets, mounts, upgrades] = [
                     ("workspace", "name"),
                     ("setting", "workspace"),
                     ("variable", "workspace"),
                     ("secret", "workspace"),
                     ("mount", "workspace"),
                     ("upgrade", "workspace"),
-                ] {
-                    transaction.execute(&format!("delete from {table} where {column} = ?1"), params![name.as_str()])?;
+                ]
+                .map(gone);
+                forgotten = Forgotten {
+                    settings: remembered? + set? + upgrades? > 0,
+                    variables: variables?,
+                    secrets: secrets?,
+                    mounts: mounts?,
+                    ..Forgotten::default()
+                };
+                if all {
+                    forgotten.tokens = tokens::forget_scope(transaction, &name)?;
+                    forgotten.answers = idempotency::forget_answers(transaction, &name)?;
                 }
                 Ok(None)
             })?;
             // What its secrets were must not stay readable in the log.
             connection.pragma_update(None, "wal_checkpoint", "truncate").ok();
-            Ok(())
+            Ok(forgotten)
         })
         .await
     }
@@ -190,7 +229,7 @@ impl Stage {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::{Alteration, Record, Settings};
+    use super::super::{Alteration, Record, Sent, Settings, StoredToken, TokenHash};
     use super::*;
 
     #[tokio::test]
@@ -227,7 +266,28 @@ mod tests {
         assert_eq!(store.settings(&alice).await.unwrap().passage, Some(deleted));
         let hers = store.variables(&alice, Vec::new()).await.unwrap();
         assert_eq!((hers.env.len(), hers.secrets.len()), (1, 0));
-        store.forget(&alice).await.unwrap();
+        let token = |name: &str, scopes: &str| StoredToken {
+            name: name.to_owned(),
+            scopes: scopes.to_owned(),
+            made: time,
+            expires: None,
+            used: None,
+        };
+        for (name, scopes) in [("one", "workspace:alice"), ("two", "read workspace:alice"), ("three", "workspace:alice-2")] {
+            assert!(store.keep_token(&TokenHash::of(name), token(name, scopes)).await.unwrap());
+        }
+        for (key, answer) in [("a", r#"{"homes":["alice.data"]}"#), ("b", r#"{"name":"alice-2","x":"not alice"}"#)] {
+            store.sent("s", key, [0; 32], 1).await.unwrap();
+            store.answered("s", key, 201, answer.to_owned()).await.unwrap();
+        }
+        let forgotten = store.forget_all(&alice).await.unwrap();
+        let expected = Forgotten { settings: true, variables: 1, mounts: forgotten.mounts, tokens: 1, answers: 1, secrets: 0 };
+        assert_eq!(forgotten, expected);
+        let left = store.tokens().await.unwrap().into_iter().map(|token| (token.name, token.scopes)).collect::<Vec<_>>();
+        assert_eq!(left, [("three", "workspace:alice-2"), ("two", "read")].map(|(name, scopes)| (name.to_owned(), scopes.to_owned())));
+        assert_eq!(store.sent("s", "a", [0; 32], 1).await.unwrap(), Sent::Answered(201, "{}".to_owned()), "and not done again");
+        assert!(matches!(store.sent("s", "b", [0; 32], 1).await.unwrap(), Sent::Answered(201, text) if text.contains("alice-2")));
+        assert_eq!(store.forget_all(&alice).await.unwrap(), Forgotten::default());
         assert_eq!(store.settings(&alice).await.unwrap(), Settings::default());
         assert_eq!(store.recall(&alice).await.unwrap(), None);
         assert!(store.variables(&alice, Vec::new()).await.unwrap().env.is_empty());

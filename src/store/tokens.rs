@@ -2,12 +2,13 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Row, params};
+use rusqlite::{Row, Transaction, params};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::settings::{durably, now};
 use super::{Store, StoreError, seconds, since_epoch};
+use crate::name::WorkspaceName;
 
 /// The SHA-256 of a token. It has 256 random bits, which nobody guesses from this.
 #[derive(Clone, PartialEq, Eq)]
@@ -99,6 +100,24 @@ impl Store {
         })
         .await
     }
+}
+
+/// Takes a workspace that is no more from what tokens open; those that open nothing else go, and their number is returned.
+pub(super) fn forget_scope(transaction: &Transaction<'_>, workspace: &WorkspaceName) -> rusqlite::Result<usize> {
+    let scope = format!("workspace:{workspace}");
+    let mut all = transaction.prepare("select name, scopes from token where instr(scopes, ?1) > 0")?;
+    let found = all.query_map(params![scope], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+    let mut gone = 0;
+    for row in found.collect::<Result<Vec<_>, _>>()? {
+        let (name, scopes) = row;
+        let left: Vec<&str> = scopes.split(' ').filter(|other| *other != scope).collect();
+        if left.is_empty() {
+            gone += transaction.execute("delete from token where name = ?1", params![name])?;
+        } else {
+            transaction.execute("update token set scopes = ?2 where name = ?1", params![name, left.join(" ")])?;
+        }
+    }
+    Ok(gone)
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<StoredToken> {

@@ -27,7 +27,7 @@ use super::starts::Starts;
 use super::terms::Terms;
 use super::{Attachment, CapacityConfig, EnsureError, IdleConfig, ImageAge, LimitsConfig, PoolConfig, Template};
 use crate::attach::Attach;
-use crate::audit::{Actor, Audit, Event, What};
+use crate::audit::{Actor, Audit, Event, Removal, What};
 use crate::backup::Backups;
 use crate::engine::{Container, ContainerId, ContainerSpec, Engine, EngineError, ImageId, NetworkSpec};
 use crate::home::{Fence, HomeError, Homes, Slot, SlotId, Slots};
@@ -80,7 +80,16 @@ pub struct Parts {
     /// What is recorded.
     pub audit: Audit,
     /// Told of each workspace that is deleted, so that what was given out for it is worth nothing to the next of its name.
-    pub deleted: Box<dyn Fn(&WorkspaceName) + Send + Sync>,
+    pub deleted: Box<dyn Fn(&WorkspaceName) -> Apart + Send + Sync>,
+}
+
+/// What others have of a workspace that is deleted.
+#[derive(Debug, Clone, Default)]
+pub struct Apart {
+    /// How many links to it were taken back.
+    pub links: usize,
+    /// Which accounts land in it still.
+    pub accounts: Vec<String>,
 }
 
 /// Everything that drivers, the pool and the sweeper share.
@@ -156,7 +165,14 @@ impl House {
     /// Records what became of a workspace by itself.
     pub(super) fn record(&self, name: &WorkspaceName, step: &str, container: Option<&ContainerId>, reason: Option<&str>) {
         let (container, reason) = (container.map(|id| id.0.clone()), reason.map(str::to_owned));
-        let what = What::Workspace { step: step.to_owned(), reason, container };
+        let what = What::Workspace { step: step.to_owned(), reason, container, removed: None };
+        self.parts.audit.record(Event::now(Actor::Gateway, what).about(name));
+    }
+
+    /// Records that a workspace was deleted, and what went with it.
+    pub(super) fn record_removal(&self, name: &WorkspaceName, step: &str, container: Option<ContainerId>, removed: Removal) {
+        let container = container.map(|id| id.0);
+        let what = What::Workspace { step: step.to_owned(), reason: None, container, removed: Some(Box::new(removed)) };
         self.parts.audit.record(Event::now(Actor::Gateway, what).about(name));
     }
 

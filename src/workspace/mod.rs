@@ -62,7 +62,7 @@ pub use enforcement::Enforcement;
 pub use events::{Event, News};
 pub use figures::{Allowed, CapacityView, OverviewFigures, TemplateFits, UsageView};
 pub use floor::Disks;
-pub use house::{Parts, Rules};
+pub use house::{Apart, Parts, Rules};
 pub use keeper::{
     Ending, EnsureError, FullVolume, Fullness, Keeper, Lease, Note, OpenError, Progress, ProgressSender, Recorded, StartPath, Stay,
 };

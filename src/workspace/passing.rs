@@ -18,13 +18,15 @@ use super::AskError;
 use super::backing::BackedUp;
 use super::directory::Directory;
 use super::driver::Request;
-use super::house::House;
+use super::house::{Apart, House};
 use super::settings::{Applied, refused, unread};
 use super::terms::Terms;
+use crate::audit::{Removal, RemovedHome};
 use crate::backup::Report;
+use crate::engine::ContainerId;
 use crate::home::{AsideId, AsideReason, HomeError, HomeId};
 use crate::name::{SnapshotName, WorkspaceName};
-use crate::store::{Alteration, Passage, Settings, Stage};
+use crate::store::{Alteration, Forgotten, Passage, Settings, Stage};
 
 /// What is done with a whole workspace, and may take long.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -232,14 +234,14 @@ impl Directory {
     async fn delete_with(&self, name: &WorkspaceName, now: bool, backups: bool, step: &StepSender) -> Result<Done, AskError> {
         // First: whoever is told of a failure knows that some of it may be there still, and asks again.
         let forgotten = if backups { self.forget_backups(name, step).await? } else { 0 };
-        match self.delete(name, now, step).await {
+        match self.delete(name, now, forgotten, step).await {
             // All that there was of it.
             Err(AskError::NoWorkspace(_)) if forgotten > 0 => Ok(Done::default()),
             other => other,
         }
     }
 
-    async fn delete(&self, name: &WorkspaceName, now: bool, step: &StepSender) -> Result<Done, AskError> {
+    async fn delete(&self, name: &WorkspaceName, now: bool, backups: u64, step: &StepSender) -> Result<Done, AskError> {
         let _busy = self.busy(name)?;
         let settings = self.set_of(name).await?;
         let stage = settings.passage.as_ref().map(|passage| passage.stage);
@@ -259,7 +261,7 @@ impl Directory {
         let stage = if now { Stage::Purging } else { Stage::Deleting };
         // Written down before anything is done: a kill from here on leaves it to be finished by the next start.
         let settings = self.pass(name, Passage { stage, since, until, bytes }).await?;
-        self.finish(name, settings, step).await
+        self.finish_with(name, settings, backups, step).await
     }
 
     async fn undelete(&self, name: &WorkspaceName, step: &StepSender) -> Result<Done, AskError> {
@@ -280,40 +282,42 @@ impl Directory {
 
     /// Does what is left to do with a workspace that is on its way, from whatever moment on it was not done.
     pub(super) async fn finish(&self, name: &WorkspaceName, settings: Settings, step: &StepSender) -> Result<Done, AskError> {
+        self.finish_with(name, settings, 0, step).await
+    }
+
+    /// The same, for who has removed so many backups of it before.
+    async fn finish_with(&self, name: &WorkspaceName, settings: Settings, backups: u64, step: &StepSender) -> Result<Done, AskError> {
         let Some(passage) = settings.passage.clone() else { return Ok(Done::default()) };
         match passage.stage {
             Stage::Deleted => self.deletion(name, Some(passage)).await,
             Stage::Deleting => {
-                (self.house.parts.deleted)(name);
-                self.house.meter.forget(name);
-                let passage = self.put_aside(name, settings, passage, step).await?;
+                let (container, mut removal) = self.taken_from_others(name, backups).await?;
+                let passage = self.put_aside(name, settings, passage, &mut removal, step).await?;
                 // From here on it can only be had back, or go.
                 let stored = Passage { stage: Stage::Deleted, ..passage };
                 let secrets = self.house.parts.store.secrets(name).await.map_err(unread)?.len();
                 let settings = self.house.parts.store.alter(name, Alteration::PassWithoutSecrets(stored)).await.map_err(refused)?;
                 let done = self.deletion(name, settings.passage).await?;
                 let until = done.until.map(|until| humantime::format_rfc3339_seconds(until).to_string());
-                let (homes, kept) = (done.homes.join(" "), until.as_deref().unwrap_or("not"));
-                self.house.record(name, "deleted", None, Some(&format!("homes {homes}; {secrets} secrets removed; kept until {kept}")));
+                (removal.secrets, removal.kept_until) = (secrets, until.clone());
+                self.house.record_removal(name, "deleted", container, removal);
                 info!(workspace = %name, homes = ?done.homes, bytes = done.bytes, secrets, until, "deleted; its homes are kept until then");
                 Ok(done)
             }
             Stage::Purging => {
-                (self.house.parts.deleted)(name);
-                self.house.meter.forget(name);
-                let passage = self.put_aside(name, settings, passage, step).await?;
+                let (container, mut removal) = self.taken_from_others(name, backups).await?;
+                let passage = self.put_aside(name, settings, passage, &mut removal, step).await?;
                 let homes = self.remove_asides(name, step).await?;
-                self.drop_replaced(name, step).await?;
+                removal.replaced_homes = self.drop_replaced(name, step).await?.len();
+                removal.snapshots = self.snapshots_of(name).await?.iter().map(ToString::to_string).collect();
                 self.discard_snapshots(name, |_| true).await?;
                 let gone = self.house.parts.recordings.workspace_deleted(name).await;
-                gone.map_err(|why| AskError::Store(why.to_string()))?;
+                removal.recordings = gone.map_err(|why| AskError::Store(why.to_string()))?;
+                let forgotten = self.house.parts.store.forget_all(name).await.map_err(unread)?;
+                let Forgotten { settings, variables, secrets, mounts, tokens, answers } = forgotten;
+                removal = Removal { settings, variables, secrets, mounts, tokens, answers, ..removal };
                 self.forget(name).await?;
-                self.house.record(
-                    name,
-                    "deleted-for-good",
-                    None,
-                    Some(&format!("homes {}; {} bytes", homes.join(" "), passage.bytes.unwrap_or_default())),
-                );
+                self.house.record_removal(name, "deleted-for-good", container, removal);
                 info!(workspace = %name, ?homes, bytes = passage.bytes, "deleted for good, with its secrets and all that was set of it");
                 Ok(Done { homes, bytes: passage.bytes, ..Done::default() })
             }
@@ -463,41 +467,59 @@ impl Directory {
         Ok(by_name)
     }
 
+    /// Takes back what others have of a workspace that is deleted. Says which container it has, and what is gone or stays by that.
+    async fn taken_from_others(&self, name: &WorkspaceName, backups: u64) -> Result<(Option<ContainerId>, Removal), AskError> {
+        let container = super::recipe::container_name(&self.house.rules.load().instance, name);
+        let container = self.house.engine().inspect(&container).await.map_err(|why| AskError::Store(why.to_string()))?;
+        let sessions = self.house.roll.counts().get(name).copied().unwrap_or_default();
+        let Apart { links, accounts } = (self.house.parts.deleted)(name);
+        self.house.meter.forget(name);
+        let backups_kept = self.house.parts.backups.is_some() && backups == 0;
+        let removal = Removal { sessions, links, backups, backups_kept, accounts_kept: accounts, ..Removal::default() };
+        Ok((container.map(|container| container.id), removal))
+    }
+
     /// Takes a workspace's container away and its homes out of use. Nobody is let into it by now.
-    async fn put_aside(&self, name: &WorkspaceName, settings: Settings, passage: Passage, step: &StepSender) -> Result<Passage, AskError> {
+    async fn put_aside(
+        &self,
+        name: &WorkspaceName,
+        settings: Settings,
+        passage: Passage,
+        removal: &mut Removal,
+        step: &StepSender,
+    ) -> Result<Passage, AskError> {
         step.send_replace(Step { what: "stopping", ..Step::default() });
         if let Applied::NotYet(why) = self.apply(name, Terms::of(name, settings)).await {
             let why =
                 format!("nobody can be in {name} any more, but its container is not removed yet ({why}); this is tried again by itself");
             return Err(AskError::Refused(why));
         }
-        let homes = self.homes_of(name).await?;
-        let passage = if homes.is_empty() || passage.bytes.is_some() {
-            passage
-        } else {
-            step.send_replace(Step { what: "counting", ..Step::default() });
-            let bytes = self.measured(homes.clone()).await;
-            let passage = Passage { bytes, ..passage };
-            self.pass(name, passage.clone()).await?;
-            passage
-        };
         self.set_aside_all(name).await?;
+        step.send_replace(Step { what: "counting", ..Step::default() });
+        removal.homes = self.measured(name).await?;
+        // All or nothing: a part would look like the whole.
+        let bytes = removal.homes.iter().map(|home| home.bytes).sum::<Option<u64>>().filter(|_| !removal.homes.is_empty());
+        let passage = Passage { bytes: passage.bytes.or(bytes), ..passage };
+        self.pass(name, passage.clone()).await?;
         Ok(passage)
     }
 
-    /// Bytes in homes; `None` where that cannot be told. It is for people: nothing fails by it.
-    async fn measured(&self, ids: Vec<HomeId>) -> Option<u64> {
+    /// How much is in the homes of a workspace that were set aside. It is for people: nothing fails by what cannot be told.
+    async fn measured(&self, name: &WorkspaceName) -> Result<Vec<RemovedHome>, AskError> {
+        let asides = self.asides().await?.remove(name).unwrap_or_default();
         let homes = self.house.parts.homes.clone();
         let measure = move || {
-            let mut sum = 0_u64;
-            for id in &ids {
-                homes.reach(id)?;
-                homes.measure(id)?;
-                sum = sum.saturating_add(homes.usage(id)?.map(|usage| usage.bytes).unwrap_or_default());
-            }
-            Ok::<_, HomeError>(sum)
+            let one = |aside: &AsideId| {
+                let usage = homes.measure_aside(aside).inspect_err(|why| warn!(%aside, %why, "cannot tell how large a home is")).ok();
+                RemovedHome {
+                    name: aside.home.to_string(),
+                    bytes: usage.map(|usage| usage.bytes),
+                    inodes: usage.and_then(|usage| usage.inodes),
+                }
+            };
+            Ok::<_, HomeError>(asides.iter().map(one).collect())
         };
-        self.house.at_length(measure).await.inspect_err(|why| warn!(%why, "cannot tell how large homes are")).ok()
+        self.house.at_length(measure).await.map_err(|why| AskError::Store(why.to_string()))
     }
 
     /// Sets a workspace's homes aside. A kill in between leaves some where they were: they are set aside when it is finished.
@@ -543,6 +565,7 @@ impl Directory {
     pub(super) async fn forget(&self, name: &WorkspaceName) -> Result<(), AskError> {
         self.house.parts.store.forget(name).await.map_err(unread)?;
         self.house.public.set(name, None);
+        self.house.ages.lock().remove(name);
         self.retire(name).await;
         Ok(())
     }

@@ -378,6 +378,10 @@ impl Directory {
             })
             .collect();
         for (name, record) in running {
+            // Deleted meanwhile: what is forgotten stays so.
+            if !self.drivers.get(&name).is_some_and(|entry| entry.seen.borrow().running.is_some()) {
+                continue;
+            }
             Arc::clone(&self.house).remember(name, record).await;
         }
     }

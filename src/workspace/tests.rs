@@ -69,7 +69,7 @@ impl World {
         let engine: Arc<dyn crate::engine::Engine> = Arc::new(engine.clone());
         let parts = Parts {
             audit: crate::audit::Audit::default(),
-            deleted: Box::new(|_| ()),
+            deleted: Box::new(|_| Apart::default()),
             attach: Arc::new(init.clone()),
             engine,
             homes: Homes::open(&dir.path().join("homes"), crate::home::DriverKind::Directory).unwrap(),
