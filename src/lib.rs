@@ -18,6 +18,7 @@ pub mod home;
 pub mod http;
 pub mod name;
 pub mod recording;
+pub mod source;
 pub mod ssh;
 pub mod store;
 pub mod telemetry;

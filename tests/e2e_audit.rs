@@ -9,13 +9,13 @@ mod gateway;
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::net::TcpStream;
-use std::process::Stdio;
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use api::{Api, token};
 use gateway::{Gateway, run, wait_for};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// What `innkeeper audit show --json` prints with these arguments.
 fn shown(gateway: &Gateway, arguments: &[&str]) -> Vec<Value> {
@@ -102,4 +102,103 @@ fn whoever_hangs_up_leaves_nothing_that_is_made_and_not_in_the_trail() {
     };
     wait_for("the trail to have what was made", || told() == made());
     assert!(made().len() > 5, "some were not too hasty: {:?}", made());
+}
+
+#[test]
+fn what_is_refused_over_http_is_in_the_trail_and_a_flood_of_it_is_a_few_lines() {
+    const FLOOD: u64 = 400;
+    let urls = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut gateway = Gateway::start(&format!("\n[urls]\nlisten = \"127.0.0.1:{urls}\"\ndomain = \"test\"\n"));
+    let (port, dir) = (gateway.http_port, gateway.dir.path().to_owned());
+    let curl = |arguments: &[&str]| -> String {
+        let mut command = Command::new("curl");
+        command.args(["--silent", "--noproxy", "*", "--max-time", "60", "--output", "/dev/null", "--write-out", "%{http_code}"]);
+        run(command.args(arguments)).good()
+    };
+    let base = format!("http://127.0.0.1:{port}");
+    let origin = format!("Origin: {base}");
+    let admin = token(&mut gateway.innkeeper(), "admin", &["admin"]);
+    let onlooker = Api::new(port, Some(&token(&mut gateway.innkeeper(), "onlooker", &["read"])));
+    let stranger = Api::new(port, None);
+    // The API, which asks for a token.
+    assert_eq!(stranger.refused("GET", "/workspaces/alice", None, &[]), "unauthenticated");
+    let forged = Api::new(port, Some("ink_made-up"));
+    assert_eq!(forged.refused("DELETE", "/workspaces/alice", None, &[]), "unauthenticated");
+    assert_eq!(onlooker.refused("GET", "/config", None, &[]), "forbidden");
+    assert_eq!(onlooker.refused("POST", "/workspaces/alice/stop", None, &[]), "forbidden");
+    let made = Api::new(port, Some(&admin)).good(
+        201,
+        "POST",
+        "/tokens",
+        Some(&json!({ "name": "short", "scopes": ["read"], "expires_in": "1s" })),
+    );
+    let short = Api::new(port, made["token"].as_str());
+    wait_for("it to expire", || short.ask("GET", "/queue", None).status == 401);
+    // The dashboard, and requests in its sessions.
+    let log_in = |token: &str, more: &[&str]| {
+        let body = json!({ "token": token }).to_string();
+        let url = format!("{base}/dashboard/session");
+        curl(&[&["--header", "content-type: application/json", "--data", &body, &url][..], more].concat())
+    };
+    let jar = dir.join("jar");
+    let jar = jar.to_str().unwrap();
+    assert_eq!(log_in("ink_made-up-too", &["--header", &origin]), "401");
+    assert_eq!(log_in(&admin, &[]), "403", "from another site's page");
+    assert_eq!(log_in(&admin, &["--header", &origin, "--cookie-jar", jar]), "201");
+    let pause = format!("{base}/api/v1/pool/pause");
+    assert_eq!(curl(&["--request", "POST", "--header", &origin, "--cookie", jar, &pause]), "403");
+    assert_eq!(curl(&["--header", "Cookie: innkeeper-session=made-up", &format!("{base}/api/v1/pool")]), "401");
+    // Workspace URLs.
+    run(gateway.innkeeper().args(["workspace", "create", "alice"])).good();
+    let link = run(gateway.innkeeper().args(["open", "alice", "8080"])).good().trim().to_owned();
+    run(gateway.innkeeper().args(["unlink", "alice"])).good();
+    let at = format!("http://127.0.0.1:{urls}");
+    let asked = |host: &str, path: &str, more: &[&str]| {
+        let (host, url) = (format!("Host: {host}.test"), format!("{at}{path}"));
+        curl(&[&["--header", &host, &url][..], more].concat())
+    };
+    let opened = link.split_once("/.innkeeper").unwrap().1;
+    assert_eq!(asked("8080--alice", "/", &[]), "401");
+    assert_eq!(asked("8080--alice", "/", &["--header", "Cookie: innkeeper-url=made.up"]), "401");
+    assert_eq!(asked("8080--alice", &format!("/.innkeeper{opened}"), &[]), "401");
+    assert_eq!(asked("8081--alice", &format!("/.innkeeper{opened}"), &[]), "401");
+    assert_eq!(asked("nobody", "/", &[]), "401");
+    // A flood, all of it of one kind.
+    for _ in 0..FLOOD {
+        assert_eq!(stranger.status("GET", "/overview"), 401);
+    }
+    gateway.stop();
+
+    let told = shown(&gateway, &["--event", "refused"]);
+    let expected = [
+        ("api", "no-token", "GET /api/v1/workspaces/alice", json!("alice"), json!("stranger")),
+        ("api", "unknown-token", "DELETE /api/v1/workspaces/alice", json!("alice"), json!("stranger")),
+        ("api", "scope", "GET /api/v1/config", Value::Null, json!({ "token": "onlooker" })),
+        ("api", "expired-token", "GET /api/v1/queue", Value::Null, json!({ "token": "short" })),
+        ("api", "csrf", "POST /api/v1/pool/pause", Value::Null, json!({ "dashboard": "token admin" })),
+        ("api", "session-over", "GET /api/v1/pool", Value::Null, json!("stranger")),
+        ("dashboard", "unknown-token", "log in", Value::Null, json!({ "dashboard": null })),
+        ("dashboard", "csrf", "log in", Value::Null, json!({ "dashboard": null })),
+        ("url", "no-link", "port 8080", json!("alice"), json!("stranger")),
+        ("url", "forged-link", "port 8080", json!("alice"), json!("stranger")),
+        ("url", "link-revoked", "a link to port 8080", json!("alice"), json!("stranger")),
+        ("url", "link-to-elsewhere", "a link to port 8081", json!("alice"), json!("stranger")),
+        ("url", "no-such-address", "nobody.test", Value::Null, json!("stranger")),
+    ];
+    for (door, reason, asked, workspace, actor) in &expected {
+        let is_it = |event: &&Value| event["door"] == *door && event["reason"] == *reason && event["asked"] == *asked;
+        let event = told.iter().find(is_it).unwrap_or_else(|| panic!("{door} {reason} {asked}: {told:?}"));
+        assert_eq!((&event["workspace"], &event["actor"], &event["times"]), (workspace, actor, &json!(1)), "{event}");
+        assert_eq!(event["remote"], "127.0.0.1", "{event}");
+    }
+    let of = |reason: &str| told.iter().filter(|event| event["door"] == "api" && event["reason"] == reason).collect::<Vec<_>>();
+    let times = |events: &[&Value]| events.iter().map(|event| event["times"].as_u64().unwrap()).sum::<u64>();
+    // One line at once, and one at the end, or a few more where five minutes went by meanwhile.
+    assert_eq!(times(&of("no-token")), 1 + FLOOD, "each is told or counted: {told:?}");
+    assert!(of("no-token").len() <= 4, "{told:?}");
+    assert_eq!(times(&of("scope")), 2);
+    let text = std::fs::read_to_string(dir.join("state/audit/audit.jsonl")).unwrap();
+    let secrets = [admin.as_str(), "made-up", "made.up", opened.split_once("t=").unwrap().1, made["token"].as_str().unwrap()];
+    assert!(secrets.iter().all(|secret| !text.contains(secret)), "{text}");
+    run(gateway.innkeeper().args(["audit", "verify"])).good();
 }

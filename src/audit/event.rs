@@ -33,7 +33,7 @@ pub struct Event {
 }
 
 /// Whose doing something was.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Actor {
     /// The gateway's own: a limit, a sweep, a restart.
@@ -48,6 +48,8 @@ pub enum Actor {
     Token(String),
     /// Somebody at the dashboard, by the name of what she has logged in with, if with anything.
     Dashboard(Option<String>),
+    /// Somebody who has shown nothing that is known.
+    Stranger,
 }
 
 /// What went with a workspace that was deleted, and what of it stays. Of one that was deleted first and removed for good later there are two of
@@ -221,6 +223,18 @@ pub enum What {
         /// `done`, or why not.
         outcome: String,
     },
+    /// Something was refused over HTTP: the first of its kind from somewhere, or how many followed it.
+    Refused {
+        /// Where: `api`, `dashboard` or `url`.
+        door: &'static str,
+        /// What was asked for; nothing where several are told at once.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        asked: Option<String>,
+        /// Why, in a word.
+        reason: &'static str,
+        /// How often: 1, or how many there were since the line before of the same source and reason.
+        times: u64,
+    },
     /// Events that could not be recorded, as they came faster than they are written.
     Lost {
         /// How many.
@@ -287,6 +301,7 @@ impl What {
             }
             Self::LinkMade { link, port, visitor, ends } => Self::LinkMade { link, port, visitor: visitor.map(|name| text(&name)), ends },
             Self::Admin { act, outcome } => Self::Admin { act: text(&act), outcome: text(&outcome) },
+            Self::Refused { door, asked, reason, times } => Self::Refused { door, asked: asked.map(|asked| text(&asked)), reason, times },
             other => other,
         }
     }

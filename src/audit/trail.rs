@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use super::page::{Mark, Page, Wanted};
-use super::writer::{Order, Writer};
+use super::refusals::{Refusal, Refusals};
+use super::writer::{Order, Shared, Writer};
 use super::{Config, Event};
 use crate::telemetry::Metrics;
 
@@ -23,6 +25,8 @@ pub struct Audit(Option<Arc<Inner>>);
 struct Inner {
     root: PathBuf,
     orders: SyncSender<Order>,
+    /// Those of late, whose counts the thread writes.
+    refusals: Arc<Mutex<Refusals>>,
     lost: Arc<AtomicU64>,
     ends: Arc<AtomicBool>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -49,9 +53,11 @@ impl Audit {
         let (orders, ordered) = sync_channel(WAITING);
         let lost = Arc::new(AtomicU64::new(0));
         let ends = Arc::new(AtomicBool::new(false));
-        let writer = Writer::open(config, root, (Arc::clone(&lost), Arc::clone(&ends)), metrics.clone()).map_err(failed)?;
+        let refusals = Arc::<Mutex<Refusals>>::default();
+        let shared = Shared { lost: Arc::clone(&lost), ends: Arc::clone(&ends), refusals: Arc::clone(&refusals) };
+        let writer = Writer::open(config, root, shared, metrics.clone()).map_err(failed)?;
         let thread = std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&ordered)).map_err(failed)?;
-        Ok(Self(Some(Arc::new(Inner { root: root.to_owned(), orders, lost, ends, thread: Mutex::new(Some(thread)) }))))
+        Ok(Self(Some(Arc::new(Inner { root: root.to_owned(), orders, refusals, lost, ends, thread: Mutex::new(Some(thread)) }))))
     }
 
     /// Records an event. Never waits: what cannot be taken is counted, and the count recorded.
@@ -60,6 +66,15 @@ impl Audit {
         event.what = event.what.tamed();
         if let Err(TrySendError::Full(_)) = inner.orders.try_send(Order::Write(event)) {
             inner.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Records that something was refused over HTTP: at once, or counted with others of its kind. Never waits.
+    pub fn refuse(&self, refusal: Refusal) {
+        let Some(inner) = &self.0 else { return };
+        let line = inner.refusals.lock().note(refusal, Instant::now());
+        if let Some(line) = line {
+            self.record(line);
         }
     }
 

@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
 
+use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
 use super::chain::{Key, Link, Parts};
 use super::files::{Files, Line, read_file};
+use super::refusals::Refusals;
 use super::syslog::Syslog;
 use super::{Actor, Config, Event, What};
 use crate::telemetry::Metrics;
@@ -22,11 +24,23 @@ const BATCH: usize = 1024;
 const SYNC: Duration = Duration::from_secs(1);
 /// How long it is waited after a write that failed: a disk that is full may get room.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How often it is looked whether refusals were counted for long enough, while any are.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What the thread is told.
 pub(super) enum Order {
     Write(Event),
     End,
+}
+
+/// What the thread shares with those who record.
+pub(super) struct Shared {
+    /// Events that could not be taken.
+    pub(super) lost: Arc<AtomicU64>,
+    /// Whether it is to end, and nothing is waited for any more.
+    pub(super) ends: Arc<AtomicBool>,
+    /// Refusals that are counted.
+    pub(super) refusals: Arc<Mutex<Refusals>>,
 }
 
 /// The thread's own.
@@ -45,9 +59,7 @@ pub(super) struct Writer {
     file_size: u64,
     keep: Option<Duration>,
     syslog: Option<Syslog>,
-    lost: Arc<AtomicU64>,
-    /// Whether it is to end, and nothing is waited for any more.
-    ends: Arc<AtomicBool>,
+    shared: Shared,
     metrics: Metrics,
     /// What was found at the start.
     begun_with: Option<Event>,
@@ -56,12 +68,7 @@ pub(super) struct Writer {
 // === impl Writer ===
 
 impl Writer {
-    pub(super) fn open(
-        config: &Config,
-        root: &Path,
-        (lost, ends): (Arc<AtomicU64>, Arc<AtomicBool>),
-        metrics: Metrics,
-    ) -> io::Result<Self> {
+    pub(super) fn open(config: &Config, root: &Path, shared: Shared, metrics: Metrics) -> io::Result<Self> {
         let files = Files::make(root)?;
         let key = files.key()?;
         let (link, torn) = end_of(&files)?;
@@ -86,8 +93,7 @@ impl Writer {
             file_size,
             keep,
             syslog,
-            lost,
-            ends,
+            shared,
             metrics,
             begun_with: None,
         };
@@ -105,7 +111,9 @@ impl Writer {
             self.write(&[event]);
         }
         loop {
-            let left = self.unsynced.map(|since| SYNC.saturating_sub(since.elapsed()));
+            let sync = self.unsynced.map(|since| SYNC.saturating_sub(since.elapsed()));
+            let counted = (!self.shared.refusals.lock().is_empty()).then_some(LOOK);
+            let left = sync.into_iter().chain(counted).min();
             let order = match left {
                 Some(left) => orders.recv_timeout(left),
                 None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -124,12 +132,13 @@ impl Writer {
                     Err(_) => break,
                 }
             }
-            let missed = self.lost.swap(0, Ordering::Relaxed);
+            let missed = self.shared.lost.swap(0, Ordering::Relaxed);
             if missed > 0 {
                 warn!(events = missed, "came faster than they could be recorded");
                 self.metrics.audit_lost.inc_by(missed);
                 events.push(Event::now(Actor::Gateway, What::Lost { events: missed }));
             }
+            events.extend(self.refusals(ends));
             self.write(&events);
             if ends || self.unsynced.is_some_and(|since| since.elapsed() >= SYNC) {
                 self.sync();
@@ -138,6 +147,12 @@ impl Writer {
                 return;
             }
         }
+    }
+
+    /// What there is to say of refusals that were counted.
+    fn refusals(&self, ends: bool) -> Vec<Event> {
+        let (mut refusals, now) = (self.shared.refusals.lock(), Instant::now());
+        if ends { refusals.rest(now) } else { refusals.due(now) }
     }
 
     /// Writes these, however long it takes: a trail with a gap is none.
@@ -163,7 +178,7 @@ impl Writer {
                 complained = true;
             }
             self.metrics.audit_failures.inc();
-            if self.ends.load(Ordering::Relaxed) {
+            if self.shared.ends.load(Ordering::Relaxed) {
                 error!(events = events.len(), "ending without these in the audit trail");
                 return;
             }

@@ -126,6 +126,11 @@ impl Sessions {
         })
     }
 
+    /// Whether a request has a cookie of one, which may be over.
+    pub(super) fn is_meant_by(&self, headers: &HeaderMap) -> bool {
+        cookies(headers).any(|(name, _)| matches!(name, SECURE_COOKIE | PLAIN_COOKIE))
+    }
+
     /// Whether a session still goes on, by the time at least.
     pub(super) fn goes_on(&self, id: Id) -> bool {
         self.table.lock().get(&id).is_some_and(|entry| entry.began.elapsed() < self.lifetime)
@@ -241,7 +246,9 @@ mod tests {
         let opened = sessions.open(person("ann"), false);
         let found = sessions.of(&sent(&opened)).unwrap();
         assert_eq!((&found.who, &found.csrf), (&person("ann"), &opened.session.csrf));
-        assert!(sessions.of(&headers(&[("cookie", "innkeeper-session=guessed")])).is_none());
+        let guessed = headers(&[("cookie", "innkeeper-session=guessed")]);
+        assert!(sessions.of(&guessed).is_none() && sessions.is_meant_by(&guessed));
+        assert!(!sessions.is_meant_by(&headers(&[("cookie", "other=1")])));
         sessions.close(found.id);
         assert!(sessions.of(&sent(&opened)).is_none() && !sessions.goes_on(found.id));
         let brief = Sessions::new(Duration::ZERO);

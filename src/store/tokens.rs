@@ -50,7 +50,7 @@ impl Store {
         .await
     }
 
-    /// The token of this hash, if it opens anything still; that it was used is written down.
+    /// The token of this hash, which may have expired; if not, that it was used is written down.
     pub async fn token(&self, hash: &TokenHash) -> Result<Option<StoredToken>, StoreError> {
         let hash = hash.clone();
         self.run("read", move |connection| {
@@ -67,8 +67,9 @@ impl Store {
                 }
             }
             let time = SystemTime::now();
-            let Some(token) = found.filter(|token| token.expires.is_none_or(|expires| expires > time)) else { return Ok(None) };
-            let stale = token.used.is_none_or(|used| time.duration_since(used).is_ok_and(|since| since > USED_WITHIN));
+            let Some(token) = found else { return Ok(None) };
+            let stale =
+                !token.is_over(time) && token.used.is_none_or(|used| time.duration_since(used).is_ok_and(|since| since > USED_WITHIN));
             if stale {
                 // A full disk must not keep an administrator out.
                 connection.execute("update token set used_s = ?2 where hash = ?1", params![hash.0.as_slice(), now()]).ok();
@@ -118,6 +119,13 @@ pub(super) fn forget_scope(transaction: &Transaction<'_>, workspace: &WorkspaceN
         }
     }
     Ok(gone)
+}
+
+impl StoredToken {
+    /// Whether it opens nothing any more.
+    pub fn is_over(&self, now: SystemTime) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<StoredToken> {
@@ -171,7 +179,8 @@ mod tests {
         let past = Some(SystemTime::now() - Duration::from_secs(1));
         assert!(store.keep_token(&hash("expired"), token("two", past)).await.unwrap());
         assert_eq!(store.token(&hash("the-first-token")).await.unwrap().unwrap().name, "one");
-        assert_eq!(store.token(&hash("expired")).await.unwrap(), None);
+        assert!(!store.token(&hash("the-first-token")).await.unwrap().unwrap().is_over(SystemTime::now()));
+        assert!(store.token(&hash("expired")).await.unwrap().unwrap().is_over(SystemTime::now()));
         assert_eq!(store.token(&hash("another")).await.unwrap(), None);
         let all = store.tokens().await.unwrap();
         assert_eq!(

@@ -17,8 +17,8 @@ pub(super) enum Access {
     Public,
     /// A link that is good.
     Linked(Shown),
-    /// Nothing that would do.
-    None,
+    /// Nothing that would do; why not, in a word.
+    None(&'static str),
 }
 
 /// Whether a cookie of this name is ours: a link's, or the dashboard's, as to a browser all ports of a host are one.
@@ -28,14 +28,14 @@ pub(super) fn is_ours(name: &str) -> bool {
 
 impl Access {
     pub(super) fn of(headers: &HeaderMap, at: &Addressed, links: &Links, public: bool) -> Self {
-        match cookies(headers)
-            .filter(|(name, _)| matches!(*name, SECURE_COOKIE | PLAIN_COOKIE))
-            .find_map(|(_, value)| links.verify(value, &at.target))
-        {
-            Some(link) => Self::Linked(link),
-            None if public => Self::Public,
-            None => Self::None,
+        let mut why = "no-link";
+        for (_, value) in cookies(headers).filter(|(name, _)| matches!(*name, SECURE_COOKIE | PLAIN_COOKIE)) {
+            match links.verify(value, &at.target) {
+                Ok(link) => return Self::Linked(link),
+                Err(unfit) => why = unfit.label(),
+            }
         }
+        if public { Self::Public } else { Self::None(why) }
     }
 }
 

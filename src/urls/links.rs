@@ -72,6 +72,19 @@ pub struct Shown {
     pub link: Link,
 }
 
+/// Why a link opens nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfit {
+    /// It is none of ours.
+    Forged,
+    /// It is for another workspace or port.
+    Elsewhere,
+    /// Its time is over.
+    Over,
+    /// It was taken back.
+    TakenBack,
+}
+
 /// The key, and which links are good.
 pub struct Links {
     root: PathBuf,
@@ -125,6 +138,20 @@ impl Link {
 
     fn is_good(&self, now: u64) -> bool {
         self.made <= now && now < self.ends
+    }
+}
+
+// === impl Unfit ===
+
+impl Unfit {
+    /// In a word.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Forged => "forged-link",
+            Self::Elsewhere => "link-to-elsewhere",
+            Self::Over => "link-over",
+            Self::TakenBack => "link-revoked",
+        }
     }
 }
 
@@ -188,16 +215,26 @@ impl Links {
     }
 
     /// What it says, if it is one of ours for this target, and good now.
-    pub fn verify(&self, text: &str, target: &Target) -> Option<Shown> {
+    pub fn verify(&self, text: &str, target: &Target) -> Result<Shown, Unfit> {
+        let link = self.read(text).ok_or(Unfit::Forged)?;
+        if link.workspace != target.workspace || link.port != target.port {
+            return Err(Unfit::Elsewhere);
+        }
+        if !link.is_good(now()) {
+            return Err(Unfit::Over);
+        }
+        let shown = Shown { id: id_of(text), link };
+        if self.live.read().contains_key(&shown.id) { Ok(shown) } else { Err(Unfit::TakenBack) }
+    }
+
+    /// What it says, if it is one of ours.
+    fn read(&self, text: &str) -> Option<Link> {
         if text.len() > LONGEST {
             return None;
         }
         let (said, tag) = text.split_once('.')?;
         hmac::verify(&self.key, said.as_bytes(), &URL_SAFE_NO_PAD.decode(tag).ok()?).ok()?;
-        let link: Link = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(said).ok()?).ok()?;
-        let is_for_it = link.workspace == target.workspace && link.port == target.port;
-        let shown = Shown { id: id_of(text), link };
-        (is_for_it && shown.link.is_good(now()) && self.live.read().contains_key(&shown.id)).then_some(shown)
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(said).ok()?).ok()
     }
 
     /// Waits until it is over or taken back: what goes on by it ends then.
@@ -284,7 +321,7 @@ mod tests {
         let links = Links::open(&root).unwrap();
         let target = Target { workspace: "alice".parse().unwrap(), port: 8080 };
         let made = links.make(&target, Duration::from_secs(60), None).unwrap();
-        assert!(Links::open(&root).unwrap().verify(&made.text, &target).is_some(), "the key and the list are there at the next start");
+        assert!(Links::open(&root).unwrap().verify(&made.text, &target).is_ok(), "the key and the list are there at the next start");
     }
 
     fn target(workspace: &str, port: u16) -> Target {
@@ -307,13 +344,13 @@ mod tests {
             "after a start too"
         );
         for other in [target("alice", 8081), target("bob", 8080)] {
-            assert_eq!(links.verify(&made.text, &other), None);
+            assert_eq!(links.verify(&made.text, &other), Err(Unfit::Elsewhere));
         }
-        assert_eq!(links.verify(&links.make(&alice, Duration::ZERO, None).unwrap().text, &alice), None);
+        assert_eq!(links.verify(&links.make(&alice, Duration::ZERO, None).unwrap().text, &alice), Err(Unfit::Over));
         for at in 0..made.text.len() {
             let mut changed = made.text.clone().into_bytes();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
-            assert_eq!(links.verify(std::str::from_utf8(&changed).unwrap(), &alice), None, "{at}");
+            assert_eq!(links.verify(std::str::from_utf8(&changed).unwrap(), &alice), Err(Unfit::Forged), "{at}");
         }
         let (second, others) = (make(&target("alice", 8081)), make(&target("bob", 1)));
         let listed: Vec<(String, u16)> = links.of(&alice.workspace).into_iter().map(|(id, link)| (id, link.port())).collect();
@@ -323,15 +360,16 @@ mod tests {
         assert!(!links.revoke_one(&"bob".parse().unwrap(), &made.id).unwrap(), "it is another's");
         assert!(links.revoke_one(&alice.workspace, &made.id).unwrap());
         assert!(!links.revoke_one(&alice.workspace, &made.id).unwrap());
-        assert_eq!(links.verify(&made.text, &alice), None);
-        assert!(links.verify(&second.text, &target("alice", 8081)).is_some());
+        assert_eq!(links.verify(&made.text, &alice), Err(Unfit::TakenBack));
+        assert!(links.verify(&second.text, &target("alice", 8081)).is_ok());
         assert_eq!(links.revoke(&alice.workspace).unwrap(), 1);
         for links in [&links, &Links::open(&root).unwrap()] {
-            assert_eq!((links.verify(&made.text, &alice), links.verify(&second.text, &target("alice", 8081))), (None, None));
-            assert!(links.verify(&others.text, &target("bob", 1)).is_some());
+            let taken = [links.verify(&made.text, &alice), links.verify(&second.text, &target("alice", 8081))];
+            assert_eq!(taken, [const { Err(Unfit::TakenBack) }; 2]);
+            assert!(links.verify(&others.text, &target("bob", 1)).is_ok());
         }
         let again = make(&alice);
-        assert!(links.verify(&again.text, &alice).is_some());
+        assert!(links.verify(&again.text, &alice).is_ok());
         let many: std::collections::BTreeSet<String> = (0..50).map(|_| make(&alice).id).collect();
         assert_eq!(many.len(), 50, "those of one millisecond are others, too");
     }
@@ -371,6 +409,6 @@ mod tests {
         assert!(matches!(links.make(&alice, MINUTE, None), Err(LinkError::TooMany)));
         links.make(&target("bob", 1), MINUTE, None).unwrap();
         fs::write(root.join(LIVE), "[]").unwrap();
-        assert_eq!(Links::open(&root).unwrap().verify(&first.text, &alice), None);
+        assert_eq!(Links::open(&root).unwrap().verify(&first.text, &alice), Err(Unfit::TakenBack));
     }
 }

@@ -1,11 +1,13 @@
 //! Places for connections: so many in all, and so many of one source.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::source::source_of;
 
 /// The places. The table has an entry for each source that has a connection open, so it is as bounded as those are.
 #[derive(Debug)]
@@ -37,7 +39,7 @@ impl Places {
 
     /// Gives it to who has come, unless there are as many from there as may be.
     pub(super) fn give(self: &Arc<Self>, permit: OwnedSemaphorePermit, from: IpAddr) -> Option<Place> {
-        let source = source(from);
+        let source = source_of(from);
         let mut sources = self.sources.lock();
         let count = sources.entry(source).or_default();
         if *count >= self.each {
@@ -56,17 +58,6 @@ impl Drop for Place {
             if *count == 0 {
                 sources.remove(&self.source);
             }
-        }
-    }
-}
-
-/// What counts as one: an IPv4 address, or an IPv6 /64, which is the least that anybody gets.
-fn source(from: IpAddr) -> IpAddr {
-    match from.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
         }
     }
 }

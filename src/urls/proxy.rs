@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::header::{CACHE_CONTROL, CONNECTION, HeaderValue, LOCATION, REFERRER_POLICY, SET_COOKIE};
+use hyper::header::{CACHE_CONTROL, CONNECTION, HOST, HeaderValue, LOCATION, REFERRER_POLICY, SET_COOKIE};
 use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
@@ -21,7 +21,7 @@ use super::pages::{Page, is_browser};
 use super::stays::{Hold, Stays, Unheld};
 use super::target::{Addressed, Astray, Target};
 use super::upstream::{Failed, Upstream};
-use crate::audit::{Actor, Audit, Event, What};
+use crate::audit::{Actor, Audit, Event, Refusal, What};
 use crate::telemetry::Metrics;
 use crate::workspace::EnsureError;
 
@@ -68,21 +68,25 @@ impl Proxy {
         let fixed = entrance.fixed.as_deref();
         let at = Addressed::of(&request, &self.config, fixed.map(|(target, _)| target)).map_err(|why| match why {
             Astray::Malformed => ("malformed", Page::Malformed),
-            Astray::Nowhere => ("refused", Page::LinkNeeded),
+            Astray::Nowhere => {
+                let named = request.headers().get(HOST).map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned());
+                let named = request.uri().host().map(str::to_owned).or(named).unwrap_or_default();
+                self.refuse(entrance, None, named, "no-such-address")
+            }
         })?;
         // A tunnel to somewhere else is none of ours.
         if request.method() == Method::CONNECT {
             return Err(("malformed", Page::Malformed));
         }
         if at.path.path() == access::OPEN {
-            return self.open(entrance, &at).ok_or(("refused", Page::LinkNeeded));
+            return self.open(entrance, &at);
         }
         let public =
             fixed.map_or_else(|| self.config.public.contains(&at.target.port), |(_, public)| *public) || self.stays.is_public(&at.target);
         // Before anything is looked up: who may not know learns nothing from how long it takes.
         let access = Access::of(request.headers(), &at, &self.links, public);
-        if matches!(access, Access::None) {
-            return Err(("refused", Page::LinkNeeded));
+        if let Access::None(why) = access {
+            return Err(self.refuse(entrance, Some(&at.target), format!("port {}", at.target.port), why));
         }
         // A page that asks again would leave out what a form has sent.
         let looks = request.method() == Method::GET && is_browser(request.headers());
@@ -90,20 +94,23 @@ impl Proxy {
         let needed = !public;
         let public = matches!(access, Access::Public);
         let hold = if self.is_probe(&request, &at) {
-            self.glance(&at.target, public).await?
+            self.glance(entrance, &at.target, public).await?
         } else {
-            self.hold(&at.target, looks, public).await?
+            self.hold(entrance, &at.target, looks, public).await?
         };
         self.carry(entrance, request, &at, (access, needed), hold).await
     }
 
     /// A link becomes a cookie, and its address is left.
-    fn open(&self, entrance: &Entrance, at: &Addressed) -> Option<Response<Body>> {
-        let (text, to) = access::opened(at)?;
-        let link = self.links.verify(&text, &at.target)?.link;
+    fn open(&self, entrance: &Entrance, at: &Addressed) -> Result<Response<Body>, (&'static str, Page)> {
+        let refused = |why| self.refuse(entrance, Some(&at.target), format!("a link to port {}", at.target.port), why);
+        let (text, to) = access::opened(at).ok_or_else(|| refused("no-link"))?;
+        let link = self.links.verify(&text, &at.target).map_err(|unfit| refused(unfit.label()))?.link;
         let encrypted = entrance.encrypted || self.config.behind_tls;
-        let cookie = access::cookie(&text, &link, at, encrypted)?;
-        let to = HeaderValue::try_from(format!("{}{to}", at.prefix)).ok()?;
+        let to = HeaderValue::try_from(format!("{}{to}", at.prefix)).ok();
+        let (Some(cookie), Some(to)) = (access::cookie(&text, &link, at, encrypted), to) else {
+            return Err(("malformed", Page::Malformed));
+        };
         let mut response = Response::new(Body::nothing());
         *response.status_mut() = StatusCode::SEE_OTHER;
         let headers = response.headers_mut();
@@ -115,7 +122,14 @@ impl Proxy {
         let mut event = Event::now(Actor::Visitor(link.visitor), What::LinkOpened { port: at.target.port }).about(&at.target.workspace);
         event.remote = Some(entrance.from);
         self.audit.record(event);
-        Some(response)
+        Ok(response)
+    }
+
+    /// Tells the audit trail of a refusal. What is answered is the same whatever the reason.
+    fn refuse(&self, entrance: &Entrance, target: Option<&Target>, asked: String, reason: &'static str) -> (&'static str, Page) {
+        let (remote, workspace) = (Some(entrance.from), target.map(|target| target.workspace.clone()));
+        self.audit.refuse(Refusal { actor: Actor::Stranger, remote, workspace, door: "url", asked, reason });
+        ("refused", Page::LinkNeeded)
     }
 
     /// Whether it is asked for to see whether an application lives: nothing is woken for that, and nothing kept awake. What becomes another
@@ -126,20 +140,23 @@ impl Proxy {
             && self.config.probe_paths.iter().any(|path| path == at.path.path())
     }
 
-    async fn glance(&self, target: &Target, public: bool) -> Result<Hold, (&'static str, Page)> {
-        let unready = |why| self.unready(target, public, why);
+    async fn glance(&self, entrance: &Entrance, target: &Target, public: bool) -> Result<Hold, (&'static str, Page)> {
+        let unready = |why| self.unready(entrance, target, public, why);
         let place = self.stays.place(&target.workspace).map_err(unready)?;
         self.stays.glance(&target.workspace, place).await.map_err(unready)
     }
 
-    fn unready(&self, target: &Target, public: bool, why: Unheld) -> (&'static str, Page) {
+    fn unready(&self, entrance: &Entrance, target: &Target, public: bool, why: Unheld) -> (&'static str, Page) {
+        let refused = |why| self.refuse(entrance, Some(target), format!("port {}", target.port), why);
         match why {
             Unheld::TooMany => ("too-many", Page::TooMany),
             Unheld::Asleep => ("unready", Page::Asleep),
             // A stranger at a public port hears the same of one that is not there and one that was deleted.
-            Unheld::Unknown | Unheld::Unready(EnsureError::Deleted) => ("refused", Page::LinkNeeded),
-            Unheld::Unready(EnsureError::Suspended(_)) if public => ("refused", Page::LinkNeeded),
-            Unheld::Unready(EnsureError::Suspended(_)) => ("refused", Page::Suspended),
+            Unheld::Unknown | Unheld::Unready(EnsureError::Deleted) => refused("no-such-workspace"),
+            Unheld::Unready(EnsureError::Suspended(_)) => {
+                let (outcome, page) = refused("suspended");
+                (outcome, if public { page } else { Page::Suspended })
+            }
             Unheld::Unready(why) => {
                 debug!(workspace = %target.workspace, %why, "not ready for a request");
                 ("unready", Page::NotReady)
@@ -147,9 +164,9 @@ impl Proxy {
         }
     }
 
-    async fn hold(&self, target: &Target, browser: bool, public: bool) -> Result<Hold, (&'static str, Page)> {
+    async fn hold(&self, entrance: &Entrance, target: &Target, browser: bool, public: bool) -> Result<Hold, (&'static str, Page)> {
         let name = &target.workspace;
-        let unready = |why| self.unready(target, public, why);
+        let unready = |why| self.unready(entrance, target, public, why);
         let place = self.stays.place(name).map_err(unready)?;
         let patience = if browser { BLANK } else { READY };
         match timeout(patience, self.stays.hold(name, place)).await {

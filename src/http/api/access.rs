@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State};
@@ -25,7 +25,7 @@ use super::Api;
 use super::once::Named;
 use super::problem::{Code, Problem};
 use super::tokens::PREFIX;
-use crate::audit::{Actor, Audit, Event, What};
+use crate::audit::{Actor, Audit, Event, Refusal, What};
 use crate::http::sessions::{Id, Who, is_same_origin};
 use crate::name::{WorkspaceName, printable};
 use crate::store::{StoredToken, TokenHash};
@@ -175,6 +175,19 @@ impl Act {
     }
 }
 
+/// Why somebody is not let in.
+struct Turned {
+    problem: Problem,
+    /// What the audit trail is told: who it was, and why in a word. Nothing where it is our own fault.
+    told: Option<(Actor, &'static str)>,
+}
+
+impl From<Problem> for Turned {
+    fn from(problem: Problem) -> Self {
+        Self { problem, told: None }
+    }
+}
+
 async fn admitted(guard: &Guard, request: Request) -> Result<(Request, Option<Act>), Problem> {
     let (mut parts, body) = request.into_parts();
     let path = parts.extensions.get::<MatchedPath>().map(|path| path.as_str().to_owned()).unwrap_or_default();
@@ -182,7 +195,6 @@ async fn admitted(guard: &Guard, request: Request) -> Result<(Request, Option<Ac
     let Some(opens) = guard.doors.get(&(method.clone(), path.clone())) else {
         return Err(Problem::new(Code::MethodNotAllowed, "this cannot be done to it"));
     };
-    let caller = who(guard, &parts, &method).await?;
     let (mut named, mut what) = (None, format!("{method} {path}"));
     if let Ok(all) = RawPathParams::from_request_parts(&mut parts, &()).await {
         for (key, value) in &all {
@@ -191,18 +203,30 @@ async fn admitted(guard: &Guard, request: Request) -> Result<(Request, Option<Ac
             named = named.or_else(|| (key == "name").then(|| value.to_owned()));
         }
     }
+    let workspace: Option<WorkspaceName> = named.as_deref().filter(|_| path.contains("/workspaces/")).and_then(|name| name.parse().ok());
+    let let_in = who(guard, &parts, &method).await.and_then(|caller| {
+        if caller.scopes.iter().any(|scope| scope.opens(opens, named.as_deref())) {
+            return Ok(caller);
+        }
+        let problem = Problem::new(Code::Forbidden, format!("this takes a token with one of these scopes: {}", opens.join(", ")));
+        Err(Turned { problem, told: Some((caller.actor(), "scope")) })
+    });
+    let caller = match let_in {
+        Ok(caller) => caller,
+        Err(Turned { problem, told }) => {
+            if let Some((actor, reason)) = told {
+                let remote = parts.extensions.get::<Peer>().and_then(|peer| peer.0);
+                guard.api.audit.refuse(Refusal { actor, remote, workspace, door: "api", asked: what, reason });
+            }
+            return Err(problem);
+        }
+    };
     let act = (method != Method::GET).then(|| Act {
         actor: caller.actor(),
         what,
-        workspace: named.as_deref().filter(|_| path.contains("/workspaces/")).and_then(|name| name.parse().ok()),
+        workspace,
         makes_workspaces: path.ends_with("/workspaces") || path.ends_with("/tenants"),
     });
-    if !caller.scopes.iter().any(|scope| scope.opens(opens, named.as_deref())) {
-        if let Some(act) = act {
-            act.record(&guard.api.audit, "refused: another scope is needed");
-        }
-        return Err(Problem::new(Code::Forbidden, format!("this takes a token with one of these scopes: {}", opens.join(", "))));
-    }
     if let Some(acquainted) = parts.extensions.get::<Acquainted>() {
         acquainted.0.store(true, Ordering::Relaxed);
     }
@@ -211,30 +235,37 @@ async fn admitted(guard: &Guard, request: Request) -> Result<(Request, Option<Ac
 }
 
 /// Who asks, by the token of the request or by the session that it is part of.
-async fn who(guard: &Guard, parts: &Parts, method: &Method) -> Result<Caller, Problem> {
+async fn who(guard: &Guard, parts: &Parts, method: &Method) -> Result<Caller, Turned> {
     if guard.entrance == Entrance::Socket {
         return Ok(Caller { name: "socket".to_owned(), actor: Actor::Host, scopes: vec![Scope::Admin], way: Way::Socket });
     }
-    let unknown = || Problem::new(Code::Unauthenticated, "send a token that is known and has not expired: Authorization: Bearer …");
+    let unknown = |actor, reason| {
+        let problem = Problem::new(Code::Unauthenticated, "send a token that is known and has not expired: Authorization: Bearer …");
+        Turned { problem, told: Some((actor, reason)) }
+    };
+    let stranger = |reason| unknown(Actor::Stranger, reason);
     if let Some(value) = parts.headers.get(AUTHORIZATION) {
-        let token = value.to_str().ok().and_then(bearer).filter(|token| token.starts_with(PREFIX)).ok_or_else(unknown)?;
-        let hash = TokenHash::of(token);
-        let found = stored(&guard.api, &hash).await?.ok_or_else(unknown)?;
+        let token = value.to_str().ok().and_then(bearer).filter(|token| token.starts_with(PREFIX));
+        let hash = TokenHash::of(token.ok_or_else(|| stranger("unknown-token"))?);
+        let found = kept(&guard.api, &hash).await?.ok_or_else(|| stranger("unknown-token"))?;
+        if found.is_over(SystemTime::now()) {
+            return Err(unknown(Actor::Token(found.name), "expired-token"));
+        }
         return Ok(Caller::of(found, Way::Token(hash)));
     }
-    let sessions = guard.api.sessions.as_ref().ok_or_else(unknown)?;
-    let session = sessions.of(&parts.headers).ok_or_else(unknown)?;
+    let sessions = guard.api.sessions.as_ref().ok_or_else(|| stranger("no-token"))?;
+    let Some(session) = sessions.of(&parts.headers) else {
+        return Err(stranger(if sessions.is_meant_by(&parts.headers) { "session-over" } else { "no-token" }));
+    };
     let Some(mut caller) = vouched(&guard.api, &session.who).await? else {
         // It is over with its token.
         sessions.close(session.id);
-        return Err(unknown());
+        return Err(stranger("session-over"));
     };
     let of_a_page = method == Method::GET || (is_same_origin(&parts.headers) && session.is_shown_by(&parts.headers));
     if !of_a_page || is_elsewhere(&parts.headers) {
-        return Err(Problem::new(
-            Code::Forbidden,
-            "the request does not come from a page of the session: it lacks its CSRF token or origin",
-        ));
+        let words = "the request does not come from a page of the session: it lacks its CSRF token or origin";
+        return Err(Turned { problem: Problem::new(Code::Forbidden, words), told: Some((caller.actor(), "csrf")) });
     }
     caller.way = Way::Session(session.who, Some(session.id));
     Ok(caller)
@@ -257,7 +288,13 @@ pub(in crate::http) async fn vouched(api: &Api, who: &Who) -> Result<Option<Call
     })
 }
 
+/// A token that opens something still.
 async fn stored(api: &Api, hash: &TokenHash) -> Result<Option<StoredToken>, Problem> {
+    Ok(kept(api, hash).await?.filter(|token| !token.is_over(SystemTime::now())))
+}
+
+/// A token that was not revoked.
+async fn kept(api: &Api, hash: &TokenHash) -> Result<Option<StoredToken>, Problem> {
     api.store.token(hash).await.map_err(|why| Problem::new(Code::Store, why.to_string()))
 }
 

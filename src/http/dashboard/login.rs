@@ -1,5 +1,6 @@
 //! Logging in at the dashboard by a token, and out again.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Json;
@@ -57,25 +58,21 @@ pub(super) async fn log_in(
     headers: HeaderMap,
     Body(Shown { token }, _): Body<Shown>,
 ) -> Result<impl IntoResponse, Problem> {
-    from_here(&headers)?;
+    from_here(&dashboard, &headers, peer, "log in")?;
     let who = Who::Token(TokenHash::of(token.expose_secret().trim()));
     let known = if token.expose_secret().trim().starts_with(PREFIX) { vouched(&dashboard.api, &who).await? } else { None };
-    let record = |actor, outcome: &str| {
-        let what = What::Admin { act: "log in".to_owned(), outcome: outcome.to_owned() };
-        dashboard.api.audit.record(Event { remote: peer, ..Event::now(actor, what) });
-    };
     let Some(caller) = known else {
         let full = || Problem::new(Code::Unavailable, "too many log in wrongly; try again in a moment");
+        dashboard.refuse(Actor::Dashboard(None), peer, "log in", "unknown-token");
         let waiting = dashboard.throttle.wrong(peer).ok_or_else(full)?;
-        // Not more often than answers wait: a stranger is not to fill the trail.
-        record(Actor::Dashboard(None), "refused: no such token");
         waiting.over().await;
         return Err(Problem::new(Code::Unauthenticated, "this token is not known, or has expired"));
     };
     // The one before is of no more use to this browser.
     dashboard.sessions.of(&headers).into_iter().for_each(|session| dashboard.sessions.close(session.id));
     let Opened { session, cookie } = dashboard.sessions.open(who, is_encrypted(&headers));
-    record(Actor::Dashboard(Some(caller.name().to_owned())), "done");
+    let what = What::Admin { act: "log in".to_owned(), outcome: "done".to_owned() };
+    dashboard.api.audit.record(Event { remote: peer, ..Event::now(Actor::Dashboard(Some(caller.name().to_owned())), what) });
     Ok((StatusCode::CREATED, AppendHeaders([(SET_COOKIE, cookie)]), Json(Seen::of(&session, &caller))))
 }
 
@@ -87,10 +84,15 @@ pub(super) async fn show(State(dashboard): Here, headers: HeaderMap) -> Result<J
 }
 
 /// Ends a session.
-pub(super) async fn log_out(State(dashboard): Here, headers: HeaderMap) -> Result<impl IntoResponse, Problem> {
-    from_here(&headers)?;
+pub(super) async fn log_out(
+    State(dashboard): Here,
+    Extension(Peer(peer)): Extension<Peer>,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, Problem> {
+    from_here(&dashboard, &headers, peer, "log out")?;
     if let Some(session) = dashboard.sessions.of(&headers) {
         if !session.is_shown_by(&headers) {
+            dashboard.refuse(Actor::Dashboard(None), peer, "log out", "csrf");
             return Err(Problem::new(Code::Forbidden, "the request must show the session's CSRF token"));
         }
         dashboard.sessions.close(session.id);
@@ -99,9 +101,12 @@ pub(super) async fn log_out(State(dashboard): Here, headers: HeaderMap) -> Resul
     Ok((StatusCode::NO_CONTENT, AppendHeaders([(SET_COOKIE, secure), (SET_COOKIE, plain)])))
 }
 
-fn from_here(headers: &HeaderMap) -> Result<(), Problem> {
-    let elsewhere = "the request does not come from a page of this gateway; a proxy before it must pass on Host";
-    if is_same_origin(headers) { Ok(()) } else { Err(Problem::new(Code::Forbidden, elsewhere)) }
+fn from_here(dashboard: &Dashboard, headers: &HeaderMap, peer: Option<IpAddr>, asked: &str) -> Result<(), Problem> {
+    if is_same_origin(headers) {
+        return Ok(());
+    }
+    dashboard.refuse(Actor::Dashboard(None), peer, asked, "csrf");
+    Err(Problem::new(Code::Forbidden, "the request does not come from a page of this gateway; a proxy before it must pass on Host"))
 }
 
 impl Seen {

@@ -8,6 +8,7 @@ mod login;
 mod oidc;
 mod throttle;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -21,6 +22,7 @@ pub use self::oidc::{Config as OidcConfig, Oidc};
 use self::throttle::Throttle;
 use super::api::{Api, Code, Problem};
 use super::sessions::Sessions;
+use crate::audit::{Actor, Refusal};
 
 /// What the routes ask.
 struct Dashboard {
@@ -28,6 +30,13 @@ struct Dashboard {
     sessions: Arc<Sessions>,
     oidc: Option<Oidc>,
     throttle: Throttle,
+}
+
+impl Dashboard {
+    /// Tells the audit trail that somebody was refused.
+    fn refuse(&self, actor: Actor, remote: Option<IpAddr>, asked: &str, reason: &'static str) {
+        self.api.audit.refuse(Refusal { actor, remote, workspace: None, door: "dashboard", asked: asked.to_owned(), reason });
+    }
 }
 
 /// A file of the pages: below which path, of which kind, and what is in it.

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::source::source_of;
+
 /// Tries that were wrong, by where they came from.
 #[derive(Debug)]
 pub(super) struct Throttle {
@@ -29,7 +31,7 @@ struct Wrong {
     last: Instant,
 }
 
-/// What counts as one address: an IPv6 network of 64 bits is the least that anybody gets. Nothing: it is not known.
+/// Nothing: it is not known.
 type Source = Option<IpAddr>;
 
 /// What each wrong try of late adds to the pause before the next answer, and the longest pause.
@@ -51,7 +53,7 @@ impl Default for Throttle {
 impl Throttle {
     /// Somebody was wrong. `None`: too many wait already.
     pub(super) fn wrong(&self, from: Option<IpAddr>) -> Option<Waiting> {
-        let source = from.map(network);
+        let source = from.map(source_of);
         let mut table = self.table.lock();
         table.retain(|_, wrong| wrong.last.elapsed() < FORGOTTEN);
         if table.len() >= MOST && !table.contains_key(&source) {
@@ -71,17 +73,6 @@ impl Waiting {
     /// Waits as long as it is to.
     pub(super) async fn over(self) {
         tokio::time::sleep(self.pause).await;
-    }
-}
-
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let mut octets = address.octets();
-            octets[8..].fill(0);
-            IpAddr::from(octets)
-        }
-        v4 => v4,
     }
 }
 

@@ -102,35 +102,37 @@ pub(super) async fn end(
 ) -> Response {
     let Some(oidc) = &dashboard.oidc else { return StatusCode::NOT_FOUND.into_response() };
     let encrypted = oidc.provider.is_encrypted();
-    let Some(pending) = oidc.seal.open(&headers, &back.state, encrypted) else { return Refusal::Expired.page(encrypted) };
+    let refuse = |name: Option<String>, reason| dashboard.refuse(Actor::Dashboard(name), peer, "log in", reason);
+    let Some(pending) = oidc.seal.open(&headers, &back.state, encrypted) else {
+        refuse(None, "not-begun-here");
+        return Refusal::Expired.page(encrypted);
+    };
     if let Some(error) = back.error {
         let error: String = printable(&error).chars().take(100).collect();
         info!(error, "the provider has refused a login at the dashboard");
+        refuse(None, "provider-refused");
         return Refusal::Denied.page(encrypted);
     }
-    let record = |name: Option<String>, outcome: &str| {
-        let what = What::Admin { act: "log in".to_owned(), outcome: outcome.to_owned() };
-        dashboard.api.audit.record(Event { remote: peer, ..Event::now(Actor::Dashboard(name), what) });
-    };
     let person = match oidc.provider.end(back.code, pending).await {
         Ok(person) => person,
         Err(why) => {
+            let reason = match why {
+                ProviderError::Broken(_) => "not-vouched-for",
+                ProviderError::Unfit(_) => "claims-not-enough",
+            };
+            refuse(None, reason);
             let Some(waiting) = dashboard.throttle.wrong(peer) else { return Refusal::Busy.page(encrypted) };
             warn!(%why, "nobody was let in at the dashboard");
-            let outcome = match why {
-                ProviderError::Broken(_) => "refused: the provider does not vouch for her",
-                ProviderError::Unfit(_) => "refused: what the provider says of her is not enough",
-            };
-            record(None, outcome);
             waiting.over().await;
             return Refusal::Broken.page(encrypted);
         }
     };
     let Some(scopes) = oidc.provider.config().opens(&person.name, &person.groups) else {
-        record(Some(person.name), "refused: nothing is open to her");
+        refuse(Some(person.name), "nothing-open");
         return Refusal::NotPermitted.page(encrypted);
     };
-    record(Some(person.name.clone()), "done");
+    let what = What::Admin { act: "log in".to_owned(), outcome: "done".to_owned() };
+    dashboard.api.audit.record(Event { remote: peer, ..Event::now(Actor::Dashboard(Some(person.name.clone())), what) });
     let who = Who::Person { name: person.name, scopes: scopes.to_owned() };
     let opened = dashboard.sessions.open(who, encrypted);
     (AppendHeaders([(SET_COOKIE, opened.cookie), (SET_COOKIE, forgotten(encrypted))]), onwards("")).into_response()

@@ -5,7 +5,7 @@ import { h } from '../dom.js';
 import { moment } from '../format.js';
 import { badge, button, choice, empty, field, input, table } from '../parts.js';
 
-const KINDS = ['login', 'login-refused', 'session-started', 'session-ended', 'forward', 'link-made', 'link-opened', 'link-revoked', 'workspace', 'admin', 'recording', 'watch', 'reloaded', 'gateway-started', 'gateway-stopped'];
+const KINDS = ['login', 'login-refused', 'refused', 'session-started', 'session-ended', 'forward', 'link-made', 'link-opened', 'link-revoked', 'workspace', 'admin', 'recording', 'watch', 'reloaded', 'gateway-started', 'gateway-stopped'];
 const FIRST = ['seq', 'at', 'event', 'actor', 'workspace', 'remote', 'connection', 'chain'];
 /** Pages that are asked for at once at most, where few events are as wanted. */
 const PAGES = 20;
@@ -81,7 +81,7 @@ async function page(filter, cursor, signal) {
 }
 
 function tone(one) {
-    if (one.event === 'login-refused' || String(one.outcome ?? '').startsWith('refused')) return 'warn';
+    if (['login-refused', 'refused'].includes(one.event) || String(one.outcome ?? '').startsWith('refused')) return 'warn';
     return one.event === 'admin' ? 'busy' : 'plain';
 }
 
