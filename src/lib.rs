@@ -5,6 +5,7 @@
 //! terminals showed; `bucket` is where both can go; `telemetry` tells, and `audit` records.
 //! `docs/ARCHITECTURE.md` has the map and what must always hold.
 
+pub mod address;
 pub mod app;
 pub mod attach;
 pub mod audit;

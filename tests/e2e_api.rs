@@ -10,6 +10,7 @@ mod gateway;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Stdio;
 
 use api::{Api, token};
 use gateway::{DEADLINE, Gateway, run, template, wait_for};
@@ -60,10 +61,13 @@ const OPENS: &[(&str, &str)] = &[
     ("GET /accounts/{account}", "read provision"),
     ("DELETE /accounts/{account}", ""),
     ("PUT /accounts/{account}/password", ""),
+    ("GET /accounts/{account}/keys", "read provision"),
     ("POST /accounts/{account}/keys", ""),
+    ("DELETE /accounts/{account}/keys/{fingerprint}", ""),
     ("POST /tenants", "provision"),
     ("GET /tokens", ""),
     ("POST /tokens", ""),
+    ("GET /tokens/{name}", ""),
     ("DELETE /tokens/{name}", ""),
     ("GET /pool", "read"),
     ("PATCH /pool", ""),
@@ -73,7 +77,7 @@ const OPENS: &[(&str, &str)] = &[
     ("GET /templates", "read provision"),
     ("GET /queue", "read"),
     ("GET /leases", "read"),
-    ("GET /engine", "read"),
+    ("GET /engines", "read"),
     ("GET /config", ""),
     ("POST /reload", ""),
     ("GET /audit", "read"),
@@ -101,7 +105,12 @@ fn every_route_is_opened_by_its_scopes_and_by_nothing_else() {
     let mut seen = 0;
     for (path, item) in described["paths"].as_object().unwrap() {
         let short = path.strip_prefix("/api/v1").unwrap();
-        let asked = short.replace("{name}", "nowhere").replace("{account}", "nobody").replace("{id}", "4711").replace("{link}", "0123");
+        let asked = short
+            .replace("{name}", "nowhere")
+            .replace("{account}", "nobody")
+            .replace("{id}", "4711")
+            .replace("{link}", "0123")
+            .replace("{fingerprint}", "SHA256:x");
         for method in item.as_object().unwrap().keys().map(|method| method.to_uppercase()) {
             seen += 1;
             let route = format!("{method} {short}");
@@ -222,7 +231,9 @@ fn somebody_signs_up_with_one_request_and_logs_in() {
     assert!(made.body["ready"].is_boolean(), "{made:?}");
     wait_for("the workspace", || gateway.container_state("erin") == "running");
     gateway.wait_metric("innkeeper_pool_claims_total", |claims| claims == 1.0);
-    assert_eq!(made.body["url"], format!("ssh://erin@127.0.0.1:{}", gateway.ssh_port));
+    assert_eq!(made.body["ssh"], format!("ssh://erin@127.0.0.1:{}", gateway.ssh_port));
+    assert_eq!(made.body["command"], format!("ssh -p {} -l erin 127.0.0.1", gateway.ssh_port));
+    assert_eq!(made.body["web"], Value::Null, "workspaces have no URLs here");
     let password = made.body["password"].as_str().unwrap().to_owned();
     let again = site.ask_with("POST", "/tenants", Some(&new), &[("idempotency-key", "signup-1")]);
     assert_eq!((again.status, again.replayed, &again.body["password"]), (201, true, &Value::Null), "shown once: {again:?}");
@@ -263,6 +274,37 @@ fn what_was_changed_meanwhile_is_refused_wherever_something_is_edited() {
         let done = admin.ask_with(method, path, body.as_ref(), &[("if-match", &now)]);
         assert_eq!(done.status, 200, "{method} {path}: {done:?}");
         assert_ne!(tag("/workspaces/acme"), now, "{method} {path}");
+        assert_eq!(done.etag.unwrap(), tag("/workspaces/acme"), "{method} {path} says what it is now");
+    }
+    for (method, path, body) in [
+        ("DELETE", "/workspaces/acme", None),
+        ("DELETE", "/workspaces/acme?now=true", None),
+        ("POST", "/workspaces/acme/tasks", Some(json!({ "delete": { "now": false } }))),
+        ("POST", "/workspaces/acme/tasks", Some(json!({ "copy": { "to": "other" } }))),
+    ] {
+        assert_eq!(admin.refused(method, path, body.as_ref(), &[("if-match", &old)]), "changed", "{method} {path}");
+    }
+    assert_eq!(admin.good(200, "GET", "/deleted", None)["items"], json!([]), "nothing was done");
+    let now = tag("/workspaces/acme");
+    assert_eq!(admin.ask_with("DELETE", "/workspaces/acme", None, &[("if-match", &now)]).status, 200);
+    assert_eq!(admin.refused("POST", "/workspaces/acme/undelete", None, &[("if-match", &now)]), "changed");
+    let now = tag("/workspaces/acme");
+    assert_eq!(admin.ask_with("POST", "/workspaces/acme/undelete", None, &[("if-match", &now)]).status, 200);
+    // The pool.
+    let was = tag("/pool");
+    admin.good(200, "PATCH", "/pool", Some(&json!({ "size": 1 })));
+    for (method, path, body) in [
+        ("PATCH", "/pool", Some(json!({ "size": 2 }))),
+        ("POST", "/pool/pause", None),
+        ("POST", "/pool/resume", None),
+        ("POST", "/pool/drain", None),
+    ] {
+        let now = tag("/pool");
+        assert_eq!(admin.refused(method, path, body.as_ref(), &[("if-match", &was)]), "changed", "{path}");
+        assert_eq!(tag("/pool"), now, "{path}: nothing was done");
+        let done = admin.ask_with(method, path, body.as_ref(), &[("if-match", &now)]);
+        assert_eq!((done.status, done.etag), (200, Some(tag("/pool"))), "{path}");
+        assert_ne!(tag("/pool"), now, "{path}");
     }
     // An account, which is made once for a key, as a token is.
     for (path, new) in
@@ -278,16 +320,152 @@ fn what_was_changed_meanwhile_is_refused_wherever_something_is_edited() {
     let key = std::fs::read_to_string(gateway.dir.path().join("id.pub")).unwrap();
     let old = tag("/accounts/erin");
     admin.good(200, "POST", "/accounts/erin/keys", Some(&json!({ "keys": [key.trim()] })));
+    let fingerprint = admin.good(200, "GET", "/accounts/erin/keys", None)["items"][0]["fingerprint"].as_str().unwrap().to_owned();
+    let its_key = format!("/accounts/erin/keys/{}", fingerprint.replace('/', "%2F").replace('+', "%2B"));
     let edits = [
         ("POST", "/accounts/erin/keys", Some(json!({ "keys": [key.trim()] })), 200),
         ("PUT", "/accounts/erin/password", Some(json!({ "password": "correct horse" })), 200),
+        ("DELETE", &its_key, None, 204),
         ("DELETE", "/accounts/erin", None, 204),
     ];
     for (method, path, body, status) in &edits {
         assert_eq!(admin.refused(method, path, body.as_ref(), &[("if-match", &old)]), "changed", "{method} {path}");
         let now = tag("/accounts/erin");
-        assert_eq!(admin.ask_with(method, path, body.as_ref(), &[("if-match", &now)]).status, *status, "{method} {path}");
+        let done = admin.ask_with(method, path, body.as_ref(), &[("if-match", &now)]);
+        assert_eq!(done.status, *status, "{method} {path}");
+        if *path != "/accounts/erin" {
+            assert_eq!(done.etag.unwrap(), tag("/accounts/erin"), "{method} {path} says what it is now");
+        }
     }
+    // A token, where that name was given anew.
+    let old = tag("/tokens/site");
+    admin.good(204, "DELETE", "/tokens/site", None);
+    admin.good(201, "POST", "/tokens", Some(&json!({ "name": "site", "scopes": ["provision"] })));
+    assert_eq!(admin.refused("DELETE", "/tokens/site", None, &[("if-match", &old)]), "changed");
+    let now = tag("/tokens/site");
+    assert_eq!(admin.ask_with("DELETE", "/tokens/site", None, &[("if-match", &now)]).status, 204);
+    assert_eq!(admin.refused("GET", "/tokens/site", None, &[]), "not_found");
+}
+
+#[test]
+fn the_keys_of_an_account_are_listed_and_one_is_removed() {
+    let gateway = Gateway::start("");
+    let admin = admin(&gateway);
+    let reader = Api::new(gateway.http_port, Some(&token(&mut gateway.innkeeper(), "reader", &["read"])));
+    let other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB a tablet";
+    assert_eq!(admin.good(200, "POST", "/accounts/alice/keys", Some(&json!({ "keys": [other] })))["added"], 1);
+    let listed = reader.ask("GET", "/accounts/alice/keys?limit=1", None);
+    assert_eq!(listed.etag, reader.ask("GET", "/accounts/alice", None).etag);
+    let more = reader.good(200, "GET", &format!("/accounts/alice/keys?cursor={}", listed.body["next"].as_str().unwrap()), None);
+    let keys = [&listed.body["items"][0], &more["items"][0]];
+    assert_eq!(more["next"], Value::Null);
+    assert!(!listed.text.contains("AAAA") && !more.to_string().contains("AAAA"), "no key itself");
+    let tablet = keys.iter().find(|key| key["comment"] == "a tablet").unwrap();
+    let hers = keys.iter().find(|key| key["comment"] == "a test").unwrap();
+    assert_eq!(tablet["algorithm"], "ssh-ed25519");
+    let path = |key: &Value| {
+        let encoded: String = key["fingerprint"].as_str().unwrap().bytes().map(|byte| format!("%{byte:02X}")).collect();
+        format!("/accounts/alice/keys/{encoded}")
+    };
+    assert_eq!(reader.refused("DELETE", &path(tablet), None, &[]), "forbidden");
+    gateway.exec("alice", "true").good();
+    admin.good(204, "DELETE", &path(tablet), None);
+    assert_eq!(admin.refused("DELETE", &path(tablet), None, &[]), "not_found");
+    assert_eq!(admin.refused("DELETE", "/accounts/alice/keys/tablet", None, &[]), "malformed");
+    assert_eq!(admin.refused("GET", "/accounts/nobody/keys", None, &[]), "not_found");
+    gateway.exec("alice", "true").good();
+    admin.good(204, "DELETE", &path(hers), None);
+    assert_eq!(gateway.exec("alice", "true").status, Some(255), "it opens nothing any more");
+    let act = format!("DELETE /api/v1/accounts/alice/keys/{}", tablet["fingerprint"].as_str().unwrap());
+    gateway.trail(&["--event", "admin"], |shown| shown.contains(&act) && shown.contains("answered 204"));
+}
+
+#[test]
+fn lists_are_filtered_and_come_in_pages() {
+    let target = tempfile::Builder::new().prefix("innkeeper-target-").tempdir().unwrap();
+    let backups = format!("\n[backup]\ntarget = \"{}\"\nevery = \"0s\"\nverify_every = \"0s\"\n", target.path().display());
+    let gateway = Gateway::start(&format!("{backups}\n[limits]\ncontainers = 1\n{}", template("disk = \"1GiB\"")));
+    let admin = admin(&gateway);
+    let list = |path: &str| admin.good(200, "GET", path, None)["items"].as_array().unwrap().clone();
+    let names = |path: &str, key: &str| -> Vec<String> { list(path).iter().map(|one| one[key].as_str().unwrap().to_owned()).collect() };
+    // Backups: three of two workspaces, the newest first.
+    let back_up = |name: &str| admin.good(200, "POST", &format!("/workspaces/{name}/tasks"), Some(&json!({ "back-up": {} })));
+    for name in ["alice", "bob"] {
+        admin.good(201, "POST", "/workspaces", Some(&json!({ "name": name })));
+        gateway.exec(name, "echo hers >file").good();
+        admin.good(200, "POST", &format!("/workspaces/{name}/stop"), None);
+        back_up(name);
+    }
+    gateway.exec("alice", "echo more >file").good();
+    admin.good(200, "POST", "/workspaces/alice/stop", None);
+    back_up("alice");
+    let all = names("/backups", "id");
+    assert_eq!((all.len(), names("/backups", "workspace")), (3, ["alice", "bob", "alice"].map(str::to_owned).to_vec()));
+    let first = admin.good(200, "GET", "/backups?limit=2", None);
+    let rest = admin.good(200, "GET", &format!("/backups?limit=2&cursor={}", first["next"].as_str().unwrap()), None);
+    let ids = |page: &Value| page["items"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(([ids(&first), ids(&rest)].concat(), &rest["next"], &rest["unconfirmed"]), (all.clone(), &Value::Null, &json!([])));
+    assert_eq!(list("/backups?workspace=bob").len(), 1);
+    assert_eq!((list("/backups?until=2020-01-01T00:00:00Z").len(), list("/backups?since=2020-01-01T00:00:00Z").len()), (0, 3));
+    assert_eq!(admin.refused("GET", "/backups?since=yesterday", None, &[]), "malformed");
+    let listed: Value = serde_json::from_str(&run(gateway.innkeeper().args(["backup", "list", "--json"])).good()).unwrap();
+    assert_eq!(listed["backups"].as_array().unwrap().len(), 3);
+    // Workspaces, leases, sessions.
+    let held = gateway.hold("alice", "echo up; exec sleep 1000");
+    admin.good(200, "POST", "/workspaces/bob/suspend", Some(&json!({ "reason": "unpaid" })));
+    assert_eq!(names("/workspaces?suspended=true", "name"), ["bob"]);
+    assert_eq!(names("/workspaces?suspended=false", "name"), ["alice"]);
+    assert_eq!(names("/leases?workspace=alice", "workspace"), ["alice"]);
+    assert_eq!(list("/leases?template=none").len(), 0);
+    assert_eq!((list("/sessions?since=2020-01-01T00:00:00Z").len(), list("/sessions?until=2020-01-01T00:00:00Z").len()), (1, 0));
+    assert_eq!((list("/workspaces/alice/sessions?account=alice").len(), list("/workspaces/alice/sessions?account=bob").len()), (1, 0));
+    // The queue, in which carol and dave wait for alice's place.
+    let waiting: Vec<_> = ["carol", "dave"]
+        .map(|name| {
+            let child = gateway.ssh(name).arg("true").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            wait_for("her to wait", || list("/queue").iter().any(|one| one["workspace"] == name));
+            child
+        })
+        .into();
+    let first = admin.good(200, "GET", "/queue?limit=1", None);
+    assert_eq!((&first["items"], &first["waiting"]), (&json!([{ "workspace": "carol", "position": 1 }]), &json!(2)));
+    let rest = admin.good(200, "GET", &format!("/queue?limit=1&cursor={}", first["next"].as_str().unwrap()), None);
+    assert_eq!((&rest["items"], &rest["next"]), (&json!([{ "workspace": "dave", "position": 2 }]), &Value::Null));
+    assert_eq!(names("/queue?workspace=dave", "workspace"), ["dave"]);
+    for mut child in waiting {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    drop(held);
+    // Accounts, tokens, what was deleted.
+    run(gateway.innkeeper().args(["account", "add", "erin", "--generate", "--workspace", "bob", "--template", "web"])).good();
+    assert_eq!(names("/accounts?workspace=bob", "name"), ["bob", "erin"]);
+    assert_eq!(names("/accounts?template=web", "name"), ["erin"]);
+    assert_eq!(names("/accounts?prefix=al", "name"), ["alice"]);
+    token(&mut gateway.innkeeper(), "reader", &["read"]);
+    assert_eq!(names("/tokens?scope=read", "name"), ["reader"]);
+    assert_eq!((names("/tokens?expired=false", "name").len(), names("/tokens?expired=true", "name").len()), (2, 0));
+    admin.good(200, "DELETE", "/workspaces/bob", None);
+    assert_eq!(names("/deleted?state=deleted&prefix=b&since=2020-01-01T00:00:00Z", "name"), ["bob"]);
+    assert_eq!(list("/deleted?prefix=x").len() + list("/deleted?until=2020-01-01T00:00:00Z").len(), 0);
+}
+
+#[test]
+fn who_signs_up_is_told_the_names_that_are_configured() {
+    let urls = "listen = \"127.0.0.1:0\"\ndomain = \"example.org\"\nport = \":443\"\nbehind_tls = true\n";
+    let gateway = Gateway::start(&format!("\n[ssh]\npublic_address = \"ssh.example.org:22\"\n\n[urls]\n{urls}"));
+    let site = Api::new(gateway.http_port, Some(&token(&mut gateway.innkeeper(), "site", &["provision"])));
+    let made = site.good(201, "POST", "/tenants", Some(&json!({ "account": "erin" })));
+    assert_eq!(made["ssh"], "ssh://erin@ssh.example.org:22");
+    assert_eq!(made["command"], "ssh -p 22 -l erin ssh.example.org");
+    assert_eq!(made["web"], "https://{port}--erin.example.org");
+    // A name of its own, and the port that is listened on; from when the configuration is loaded.
+    gateway.configure(&format!("\n[ssh]\npublic_address = \"[2001:db8::1]\"\n\n[urls]\n{urls}"));
+    let admin = admin(&gateway);
+    assert_eq!(admin.good(200, "POST", "/reload", None), json!({ "changed": ["ssh.public_address"], "needs_restart": [] }));
+    let made = site.good(201, "POST", "/tenants", Some(&json!({ "account": "frank" })));
+    assert_eq!(made["ssh"], format!("ssh://frank@[2001:db8::1]:{}", gateway.ssh_port));
+    assert_eq!(made["command"], format!("ssh -p {} -l frank 2001:db8::1", gateway.ssh_port));
 }
 
 /// Whatever makes a workspace or a backup is done once for a key; a workspace also where a kill came between that and the answer.
@@ -319,7 +497,7 @@ fn a_copy_an_import_and_a_backup_are_made_once_for_a_key() {
             assert_eq!(admin.refused("POST", path, Some(task), &streamed), "malformed");
         }
     }
-    let made = || admin.good(200, "GET", "/backups", None)["backups"].as_array().unwrap().len();
+    let made = || admin.good(200, "GET", "/backups", None)["items"].as_array().unwrap().len();
     // One of alice alone, and one of everybody there was: alice and bob.
     assert_eq!(made(), 3);
     assert_eq!(admin.refused("POST", tasks[0].0, Some(&tasks[0].1), &[]), "exists");
@@ -417,7 +595,10 @@ fn tokens_end_when_they_are_revoked_or_expire_and_are_not_in_the_state_directory
 fn the_gateway_is_shown_and_its_pool_and_configuration_are_changed() {
     let gateway = Gateway::start(&template(""));
     let admin = admin(&gateway);
-    assert_eq!(admin.good(200, "GET", "/engine", None)["answers"], true);
+    let engines = admin.good(200, "GET", "/engines", None);
+    let (engine, others) = engines["items"].as_array().unwrap().split_first().unwrap();
+    assert_eq!((&engine["kind"], &engine["answers"], &engine["why"], others.len()), (&json!("docker"), &json!(true), &Value::Null, 0));
+    assert!(engine["version"].is_string() && engine["address"].as_str().unwrap().starts_with("unix:///"), "{engine}");
     assert_eq!(admin.good(200, "GET", "/templates", None)["items"][0]["name"], "default");
     assert_eq!(admin.good(200, "GET", "/config", None)["instance"], gateway.instance.as_str());
     let shown = admin.ask("GET", "/pool", None);

@@ -87,7 +87,8 @@ fn by_curl_alone() {
     // Made.
     let made = curl.good("POST", "/tenants", Some(&json!({ "account": "erin" })));
     let password = made["password"].as_str().unwrap();
-    assert_eq!(made["url"], format!("ssh://erin@127.0.0.1:{}", gateway.ssh_port));
+    assert_eq!(made["ssh"], format!("ssh://erin@127.0.0.1:{}", gateway.ssh_port));
+    assert_eq!(made["web"], format!("http://{{port}}--erin.test:{}", world.urls));
     // Used by SSH and by URL.
     assert_eq!(run(gateway.ssh_by_password("erin", &[password]).arg("echo hers >file; cat file")).good(), "hers\n");
     let served = world.serve("erin", password);
@@ -178,20 +179,34 @@ fn accounts_are_changed_by_the_gateway_where_one_runs_and_in_the_file_where_none
     let mut gateway = Gateway::start("");
     let key = gateway.dir.path().join("id.pub");
     let key = key.to_str().unwrap().to_owned();
-    let lines = ["add erin --generate", "passwd erin --generate", &format!("add erin --key {key}"), "list --json", "remove erin"];
+    let printed = run(std::process::Command::new("ssh-keygen").args(["-lf", &key])).good();
+    let fingerprint = printed.split(' ').nth(1).unwrap();
+    let lines = [
+        "add erin --generate",
+        "passwd erin --generate",
+        &format!("add erin --key {key}"),
+        "list --json",
+        "key list erin",
+        &format!("key remove erin {fingerprint}"),
+        "key list erin --json",
+        "remove erin",
+    ];
     let all = |gateway: &Gateway| -> Vec<String> {
         lines.iter().map(|line| run(gateway.innkeeper().arg("account").args(line.split(' '))).good()).collect()
     };
     let by_gateway = all(&gateway);
     assert!(by_gateway[0].starts_with("added erin with a password to the gateway's accounts file\npassword: "), "{by_gateway:?}");
     assert_eq!(by_gateway[2], "added 1 key to erin\n");
+    assert!(by_gateway[4].contains(fingerprint) && by_gateway[4].contains("a test"), "{by_gateway:?}");
+    assert_eq!((by_gateway[5].as_str(), by_gateway[6].as_str()), (format!("{fingerprint} opens erin no more\n").as_str(), "[]\n"));
     let twice = run(gateway.innkeeper().args(["account", "add", "alice", "--generate"]));
     assert!(twice.status == Some(1) && twice.stderr.contains("there is an account alice"), "{twice:?}");
     let nobody = run(gateway.innkeeper().args(["account", "remove", "nobody"]));
     assert!(nobody.status == Some(1) && nobody.stderr.contains("no account nobody"), "{nobody:?}");
     let acts = || run(gateway.innkeeper().args(["audit", "show", "--event", "admin"])).good();
     wait_for("the trail", || acts().contains("DELETE /api/v1/accounts/erin"));
-    for act in ["POST /api/v1/accounts: erin", "PUT /api/v1/accounts/erin/password", "POST /api/v1/accounts/erin/keys"] {
+    let removed = format!("DELETE /api/v1/accounts/erin/keys/{fingerprint}");
+    for act in ["POST /api/v1/accounts: erin", "PUT /api/v1/accounts/erin/password", "POST /api/v1/accounts/erin/keys", &removed] {
         assert!(acts().contains(act), "{act}: {}", acts());
     }
     gateway.stop();

@@ -63,7 +63,7 @@ impl Administration for OneWorkspace {
         Err(AskError::NoWorkspace(name.clone()))
     }
 
-    fn begin(&self, name: &WorkspaceName, task: Task) -> Running {
+    fn begin_if(&self, name: &WorkspaceName, task: Task, _revision: Option<i64>) -> Running {
         let (tell, done) = tokio::sync::oneshot::channel();
         tell.send(Err(AskError::Refused(format!("{task:?} for {name}")))).unwrap();
         Running { step: tokio::sync::watch::channel(Step::default()).1, done }
@@ -93,7 +93,7 @@ impl Administration for OneWorkspace {
 
     async fn change(&self, name: &WorkspaceName, change: Change, _revision: Option<i64>) -> Result<Changed, AskError> {
         let Change::SetSecret(..) = change else { return Err(AskError::Refused(format!("{change:?} for {name}"))) };
-        Ok(Changed { applied: Applied::NotYet("\x1b[2Jbusy".to_owned()), has_home: true, enforcement: Vec::new() })
+        Ok(Changed { applied: Applied::NotYet("\x1b[2Jbusy".to_owned()), has_home: true, enforcement: Vec::new(), revision: 1 })
     }
 
     fn services(&self, name: &WorkspaceName) -> Result<Vec<ServiceView>, AskError> {
@@ -186,8 +186,8 @@ impl Operations for OneWorkspace {
         Err(AskError::Changed)
     }
 
-    async fn drain_pool(&self) -> usize {
-        0
+    async fn drain_pool(&self, _as_it_was: Option<(usize, bool)>) -> Result<usize, AskError> {
+        Ok(0)
     }
 
     fn queue(&self) -> QueueView {
@@ -227,8 +227,8 @@ impl http::Gateway for OneWorkspace {
         Err("not here".to_owned())
     }
 
-    async fn engine(&self) -> Result<(String, String), String> {
-        Err("not here".to_owned())
+    async fn engines(&self) -> Vec<http::EngineView> {
+        Vec::new()
     }
 
     fn accounts_file(&self) -> Option<PathBuf> {
@@ -243,8 +243,8 @@ impl http::Gateway for OneWorkspace {
         panic!("there are none here")
     }
 
-    fn ssh_port(&self) -> u16 {
-        2200
+    fn ssh_address(&self) -> (Option<innkeeper::address::PublicAddress>, u16) {
+        (None, 2200)
     }
 }
 

@@ -8,16 +8,19 @@ use arc_swap::ArcSwap;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::address::PublicAddress;
 use crate::auth::Method;
 use crate::config::{self, Settings};
-use crate::engine::Engine;
-use crate::http::{Gateway, Reloaded};
+use crate::engine::{self, Engine};
+use crate::http::{EngineView, Gateway, Reloaded};
 use crate::urls::{self, Links};
 
 /// What is asked, and of whom.
 pub(super) struct Asked {
     settings: ArcSwap<Settings>,
     engine: Arc<dyn Engine>,
+    /// That of the engine above.
+    engine_config: engine::Config,
     ssh_port: u16,
     links: Arc<Links>,
     /// Those that are in effect: another configuration of them takes a restart.
@@ -38,8 +41,8 @@ impl Asked {
     /// With what was loaded first.
     pub(super) fn new(settings: &Settings, engine: Arc<dyn Engine>, ssh_port: u16, links: Arc<Links>) -> (Self, Reloads) {
         let (reloads, wanted) = mpsc::channel(1);
-        let urls = settings.urls.clone();
-        (Self { settings: ArcSwap::from_pointee(settings.clone()), engine, ssh_port, links, urls, reloads }, wanted)
+        let (urls, engine_config) = (settings.urls.clone(), settings.engine.clone());
+        (Self { settings: ArcSwap::from_pointee(settings.clone()), engine, engine_config, ssh_port, links, urls, reloads }, wanted)
     }
 
     /// Others are in effect now.
@@ -64,12 +67,15 @@ impl Gateway for Asked {
         outcome.unwrap_or_else(|| Err("the gateway is starting or ending, and loads nothing".to_owned()))
     }
 
-    async fn engine(&self) -> Result<(String, String), String> {
-        match tokio::time::timeout(DEADLINE, self.engine.version()).await {
+    async fn engines(&self) -> Vec<EngineView> {
+        let versions = match tokio::time::timeout(DEADLINE, self.engine.version()).await {
             Ok(Ok(version)) => Ok((version.engine, version.api)),
             Ok(Err(why)) => Err(why.to_string()),
             Err(_) => Err("it does not answer".to_owned()),
-        }
+        };
+        // The one that was connected to: another takes a restart.
+        let engine::Config { kind, socket, .. } = &self.engine_config;
+        vec![EngineView { name: "local".to_owned(), kind: *kind, address: format!("unix://{}", socket.display()), versions }]
     }
 
     fn accounts_file(&self) -> Option<PathBuf> {
@@ -85,7 +91,7 @@ impl Gateway for Asked {
         Arc::clone(&self.links)
     }
 
-    fn ssh_port(&self) -> u16 {
-        self.ssh_port
+    fn ssh_address(&self) -> (Option<PublicAddress>, u16) {
+        (self.settings.load().ssh.public_address.clone(), self.ssh_port)
     }
 }

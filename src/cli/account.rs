@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use rand::seq::IndexedRandom;
 use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
 
 pub(super) use self::book::Book;
-use self::book::{Listed, New};
+use self::book::{Listed, ListedKey, New};
 use super::output;
 use crate::auth::accounts::edit::EditError;
 use crate::auth::accounts::{AuthorizedKey, HashError, KeyError, MAX_PASSWORD_BYTES};
@@ -39,11 +40,38 @@ enum Command {
         #[arg(value_parser = account_name)]
         name: AccountName,
     },
+    /// List the keys of an account, or have one open it no more
+    Key {
+        #[command(subcommand)]
+        command: KeyCommand,
+    },
     /// List the accounts
     List {
         /// Print a JSON array instead of a table
         #[arg(long)]
         json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// List the keys that open an account
+    List {
+        /// The account's name
+        #[arg(value_parser = account_name)]
+        name: AccountName,
+        /// Print a JSON array instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have a key open an account no more; whoever is in by it stays in
+    Remove {
+        /// The account's name
+        #[arg(value_parser = account_name)]
+        name: AccountName,
+        /// The key's fingerprint, as `account key list` and `ssh-keygen -l` show it
+        #[arg(value_parser = fingerprint)]
+        fingerprint: String,
     },
 }
 
@@ -163,9 +191,18 @@ fn dispatch(args: AccountArgs, book: Book<'_>, out: &mut impl Write) -> Result<(
             book.remove(&name)?;
             Ok(writeln!(out, "removed {name}")?)
         }
+        Command::Key { command: KeyCommand::List { name, json } } => {
+            let known = book.list()?.into_iter().find(|one| one.name == name.as_str());
+            let keys = known.ok_or_else(|| AccountError::Unknown(name, book.place()))?.keys;
+            if json { in_json(&keys, out) } else { key_table(&keys, out) }
+        }
+        Command::Key { command: KeyCommand::Remove { name, fingerprint } } => {
+            book.remove_key(&name, &fingerprint)?;
+            Ok(writeln!(out, "{fingerprint} opens {name} no more")?)
+        }
         Command::List { json } => {
             let accounts = book.list()?;
-            if json { list_json(&accounts, out) } else { list_table(&accounts, out) }
+            if json { in_json(&accounts, out) } else { list_table(&accounts, out) }
         }
     }
 }
@@ -277,6 +314,12 @@ fn account_name(text: &str) -> Result<AccountName, NameError> {
     AccountName::parse(text)
 }
 
+fn fingerprint(text: &str) -> Result<String, &'static str> {
+    let digest = text.strip_prefix("SHA256:").filter(|digest| digest.len() == 43);
+    let is_one = digest.is_some_and(|digest| digest.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(&byte)));
+    if is_one { Ok(text.to_owned()) } else { Err("a key is named by its fingerprint, SHA256: and 43 characters") }
+}
+
 fn means(password: bool, keys: usize) -> String {
     match (password, keys) {
         (true, 0) => "a password".to_owned(),
@@ -291,8 +334,8 @@ fn counted(count: usize, noun: &str) -> String {
 
 // === list ===
 
-fn list_json(accounts: &[Listed], out: &mut impl Write) -> Result<(), AccountError> {
-    serde_json::to_writer_pretty(&mut *out, accounts).map_err(io::Error::from)?;
+fn in_json(all: &[impl Serialize], out: &mut impl Write) -> Result<(), AccountError> {
+    serde_json::to_writer_pretty(&mut *out, all).map_err(io::Error::from)?;
     Ok(writeln!(out)?)
 }
 
@@ -307,6 +350,12 @@ fn list_table(accounts: &[Listed], out: &mut impl Write) -> Result<(), AccountEr
             account.template.as_deref().map_or_else(|| "-".to_owned(), printable),
         ]
     }));
+    Ok(write!(out, "{}", output::table(&rows))?)
+}
+
+fn key_table(keys: &[ListedKey], out: &mut impl Write) -> Result<(), AccountError> {
+    let mut rows = vec![["FINGERPRINT", "ALGORITHM", "COMMENT"].map(str::to_owned)];
+    rows.extend(keys.iter().map(|key| [&key.fingerprint, &key.algorithm, &key.comment].map(|text| printable(text))));
     Ok(write!(out, "{}", output::table(&rows))?)
 }
 
@@ -357,6 +406,14 @@ mod tests {
         assert_eq!(rows[1][..3], ["Bob", "no", "1"]);
         let json: serde_json::Value = serde_json::from_str(&check(&file, "list --json").unwrap()).unwrap();
         assert_eq!(json[1]["keys"][0]["comment"], "laptop");
+        let keys = check(&file, "key list alice").unwrap();
+        let fingerprint = KEY.parse::<AuthorizedKey>().unwrap().fingerprint();
+        assert_eq!(keys.lines().nth(1).unwrap().split_whitespace().collect::<Vec<_>>(), [&fingerprint, "ssh-ed25519", "laptop"]);
+        assert_eq!(check(&file, &format!("key remove alice {fingerprint}")).unwrap(), format!("{fingerprint} opens alice no more\n"));
+        assert_eq!(check(&file, "key list alice --json").unwrap(), "[]\n");
+        assert!(check(&file, &format!("key remove alice {fingerprint}")).unwrap_err().contains("has no key"));
+        assert!(check(&file, "key list nobody").unwrap_err().contains("no account nobody"));
+        assert!(check(&file, "key remove alice laptop").unwrap_err().contains("SHA256:"));
         assert!(check(&file, "passwd alice --generate").unwrap().contains("changed the password of alice\npassword: "));
         assert_eq!(check(&file, "remove alice").unwrap(), "removed alice\n");
         assert!(check(&file, "remove alice").unwrap_err().contains("no account alice"));

@@ -22,14 +22,7 @@ pub(in crate::cli) fn is_there(socket: &Path) -> bool {
 
 /// What the gateway says of something.
 pub(in crate::cli) async fn get(socket: &Path, path: &str) -> anyhow::Result<Value> {
-    let answer = ask(socket, path).await?;
-    tokio::time::timeout(DEADLINE, answer.json()).await.context("the gateway's answer does not end")?.context("the gateway's answer")
-}
-
-/// The same of something that the gateway has to ask of a service far away.
-pub(in crate::cli) async fn get_slowly(socket: &Path, path: &str) -> anyhow::Result<Value> {
-    let answer = send(socket, Method::GET, path, None, CHANGE_DEADLINE).await?;
-    tokio::time::timeout(DEADLINE, answer.json()).await.context("the gateway's answer does not end")?.context("the gateway's answer")
+    read(ask(socket, path).await?).await
 }
 
 /// The gateway's answer, if it is not a refusal.
@@ -39,23 +32,40 @@ pub(in crate::cli) async fn ask(socket: &Path, path: &str) -> anyhow::Result<Res
 
 /// All entries of a list, page after page.
 pub(in crate::cli) async fn list(socket: &Path, path: &str) -> anyhow::Result<Value> {
-    let mut all = Vec::new();
+    Ok(pages(socket, path, DEADLINE).await?.0)
+}
+
+/// The same of a list that the gateway has to ask of a service far away, and what else stands on each page under this key.
+pub(in crate::cli) async fn list_slowly(socket: &Path, path: &str, beside: &str) -> anyhow::Result<(Value, Value)> {
+    let (all, mut last) = pages(socket, path, CHANGE_DEADLINE).await?;
+    Ok((all, last[beside].take()))
+}
+
+/// All entries of a list, and the rest of its last page.
+async fn pages(socket: &Path, path: &str, within: Duration) -> anyhow::Result<(Value, Value)> {
+    let (mut all, mut rest) = (Vec::new(), Value::Null);
     let mut cursor = String::new();
     for _ in 0..MOST_PAGES {
         let join = if path.contains('?') { '&' } else { '?' };
-        let mut answer = get(socket, &format!("{path}{join}limit=1000{cursor}")).await?;
-        match answer["items"].take() {
+        let answer = send(socket, Method::GET, &format!("{path}{join}limit=1000{cursor}"), None, within).await?;
+        rest = read(answer).await?;
+        match rest["items"].take() {
             Value::Array(items) => all.extend(items),
             _ => bail!("the gateway's answer is not understood; is it of another version?"),
         }
-        match answer["next"].as_str() {
+        match rest["next"].as_str() {
             Some(next) if next.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) => {
                 cursor = format!("&cursor={next}")
             }
             _ => break,
         }
     }
-    Ok(Value::Array(all))
+    Ok((Value::Array(all), rest))
+}
+
+/// An answer, whole.
+async fn read(answer: Response) -> anyhow::Result<Value> {
+    tokio::time::timeout(DEADLINE, answer.json()).await.context("the gateway's answer does not end")?.context("the gateway's answer")
 }
 
 /// Has the gateway do something, and gives what it says then.

@@ -165,12 +165,12 @@ pub(super) fn run(args: BackupArgs, socket: &Path) -> Result<(), CommandError> {
 
 fn list(socket: &Path, name: Option<&WorkspaceName>, json: bool) -> Result<(), CommandError> {
     let query = name.map_or_else(String::new, |name| format!("?workspace={name}"));
-    let mut answer = block_on(asking::get_slowly(socket, &format!("/api/v1/backups{query}")))??;
+    let (backups, unconfirmed) = block_on(asking::list_slowly(socket, &format!("/api/v1/backups{query}"), "unconfirmed"))??;
     if json {
-        return Ok(output::print(format!("{answer:#}\n"))?);
+        return Ok(output::print(format!("{:#}\n", json!({ "backups": backups, "unconfirmed": unconfirmed })))?);
     }
-    let backups: Vec<Listed> = understood(answer["backups"].take())?;
-    let unconfirmed: Vec<Unconfirmed> = understood(answer["unconfirmed"].take())?;
+    let backups: Vec<Listed> = understood(backups)?;
+    let unconfirmed: Vec<Unconfirmed> = understood(unconfirmed)?;
     let mut rows = vec![["BACKUP", "WORKSPACE", "AT", "FILES", "SIZE", "VOLUMES", "AS IT WAS"].map(str::to_owned)];
     rows.extend(backups.iter().map(Listed::row));
     output::print(output::table(&rows))?;

@@ -11,7 +11,7 @@ mod pages;
 mod server;
 mod sessions;
 
-pub use api::{Api, Gateway, Reloaded, openapi};
+pub use api::{Api, EngineView, Gateway, Reloaded, openapi};
 pub use config::Config;
 pub use dashboard::{Oidc, OidcConfig};
 pub use pages::Pages;

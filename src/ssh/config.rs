@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::address::PublicAddress;
 use crate::units::Span;
 
 /// The SSH server.
@@ -13,6 +14,9 @@ use crate::units::Span;
 pub struct Config {
     /// Addresses to listen on.
     pub listen: Vec<String>,
+    /// The name that people reach this by, with the port where that is another than the one that is listened on: `"ssh.example.org:22"`. It is what
+    /// somebody who signs up is told. Not set: the name that the sign-up was sent to.
+    pub public_address: Option<PublicAddress>,
     /// Directory of the host keys; an ed25519 key is made there on the first start. Default: `host_keys` in `state_dir`.
     pub host_keys: Option<PathBuf>,
     /// How long a login may take, from the accepted connection on.
@@ -63,6 +67,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: vec!["0.0.0.0:2200".to_owned()],
+            public_address: None,
             host_keys: None,
             login_grace: Span::secs(30),
             max_auth_tries: 6,

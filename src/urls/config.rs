@@ -140,6 +140,11 @@ impl Config {
         }
     }
 
+    /// Where any port of a workspace is reached, with `{port}` in its place. `None`: not by its name.
+    pub fn pattern_of(&self, workspace: &WorkspaceName) -> Option<String> {
+        (!self.listen.is_empty()).then(|| Target::address(workspace, "{port}", self))
+    }
+
     /// How others name an address that is listened on: every address of this machine is none to go to.
     fn reached_at(&self, listen: &str) -> String {
         match listen.parse::<SocketAddr>() {
@@ -161,6 +166,25 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn any_port_of_a_workspace_has_an_address_of_one_pattern() {
+        let alice: WorkspaceName = "alice".parse().unwrap();
+        let config = |paths, port: &str| Config {
+            listen: "127.0.0.1:8080".to_owned(),
+            domain: "example.org".to_owned(),
+            behind_tls: true,
+            port: port.to_owned(),
+            paths,
+            ..Config::default()
+        };
+        assert_eq!(config(false, ":443").pattern_of(&alice).as_deref(), Some("https://{port}--alice.example.org"));
+        assert_eq!(config(true, "").pattern_of(&alice).as_deref(), Some("https://example.org:8080/@alice/{port}"));
+        let target = Target { workspace: alice.clone(), port: 3000 };
+        let address = config(false, "").pattern_of(&alice).unwrap().replace("{port}", "3000");
+        assert_eq!(config(false, "").address_of(&target), Some(address));
+        assert_eq!(Config::default().pattern_of(&alice), None);
+    }
 
     #[test]
     fn a_port_of_its_own_has_an_address_that_leads_there() {

@@ -1,5 +1,7 @@
 //! What a request is for: pure.
 
+use std::fmt::Display;
+
 use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Uri, header};
 
@@ -51,14 +53,17 @@ impl Target {
 
     /// Its address, without a slash at the end.
     pub fn url(&self, config: &Config) -> String {
+        Self::address(&self.workspace, self.port, config)
+    }
+
+    /// The address of a port of a workspace, without a slash at the end.
+    pub(super) fn address(workspace: &WorkspaceName, port: impl Display, config: &Config) -> String {
         let scheme = if config.tls_cert.is_some() || config.behind_tls { "https" } else { "http" };
-        let (Self { workspace, port }, Config { domain, port: behind, .. }) = (self, config);
-        let listens = config
-            .listen
-            .rsplit_once(':')
-            .map(|(_, port)| port)
-            .filter(|port| !matches!((scheme, *port), ("http", "80") | ("https", "443")));
-        let at = if behind.is_empty() { listens.map(|port| format!(":{port}")).unwrap_or_default() } else { behind.clone() };
+        let Config { domain, port: behind, .. } = config;
+        let listens = config.listen.rsplit_once(':').map(|(_, port)| port);
+        let reached = if behind.is_empty() { listens } else { behind.strip_prefix(':') };
+        let is_usual = |port: &&str| matches!((scheme, *port), ("http", "80") | ("https", "443"));
+        let at = reached.filter(|port| !is_usual(port)).map(|port| format!(":{port}")).unwrap_or_default();
         if config.paths {
             format!("{scheme}://{domain}{at}/@{workspace}/{port}")
         } else {

@@ -111,7 +111,12 @@ pub trait Administration: Send + Sync + 'static {
     async fn change(&self, name: &WorkspaceName, change: Change, revision: Option<i64>) -> Result<Changed, AskError>;
 
     /// Begins something that is done with a whole workspace. It goes on to its end whoever listens; after a kill it is finished or undone.
-    fn begin(&self, name: &WorkspaceName, task: Task) -> Running;
+    fn begin(&self, name: &WorkspaceName, task: Task) -> Running {
+        self.begin_if(name, task, None)
+    }
+
+    /// The same, with a revision unless what is set of the workspace is of another by then.
+    fn begin_if(&self, name: &WorkspaceName, task: Task, revision: Option<i64>) -> Running;
 
     /// All workspaces that were deleted and are not gone yet, by name.
     async fn deleted(&self) -> Result<Vec<DeletedView>, AskError>;
@@ -205,8 +210,8 @@ impl Administration for Directory {
         self.make(name, change, revision).await
     }
 
-    fn begin(&self, name: &WorkspaceName, task: Task) -> Running {
-        self.start(name.clone(), task)
+    fn begin_if(&self, name: &WorkspaceName, task: Task, revision: Option<i64>) -> Running {
+        self.start(name.clone(), task, revision)
     }
 
     async fn deleted(&self) -> Result<Vec<DeletedView>, AskError> {

@@ -159,8 +159,8 @@ pub trait Operations: Send + Sync + 'static {
     /// Changes the pool, if it is so still, until the configuration is next loaded.
     fn change_pool(&self, as_it_was: Option<(usize, bool)>, change: PoolChange) -> Result<PoolView, AskError>;
 
-    /// Has the pool make no new containers, and throws away those that stand ready. Says how many.
-    async fn drain_pool(&self) -> usize;
+    /// Has the pool make no new containers, if it is so still, and throws away those that stand ready. Says how many.
+    async fn drain_pool(&self, as_it_was: Option<(usize, bool)>) -> Result<usize, AskError>;
 
     /// Places, and who waits for one.
     fn queue(&self) -> QueueView;
@@ -371,16 +371,16 @@ impl Operations for Directory {
         Ok(self.pool())
     }
 
-    async fn drain_pool(&self) -> usize {
+    async fn drain_pool(&self, as_it_was: Option<(usize, bool)>) -> Result<usize, AskError> {
         // One that is being made right now comes after this; the next look throws none away, and it stays until it is claimed.
-        self.change_pool(None, PoolChange { size: None, paused: Some(true) }).ok();
+        self.change_pool(as_it_was, PoolChange { size: None, paused: Some(true) })?;
         let mut drained = 0;
         while let Some(spare) = self.house.pool.give_up() {
             self.house.throw_away(spare).await;
             drained += 1;
         }
         info!(drained, "pool drained by an administrator");
-        drained
+        Ok(drained)
     }
 
     fn queue(&self) -> QueueView {

@@ -19,7 +19,7 @@ use super::backing::BackedUp;
 use super::directory::Directory;
 use super::driver::Request;
 use super::house::{Apart, House};
-use super::settings::{Applied, refused, unread};
+use super::settings::{Applied, refused, unchanged, unread};
 use super::terms::Terms;
 use crate::audit::{Removal, RemovedHome};
 use crate::backup::Report;
@@ -165,13 +165,14 @@ const RETIRES: Duration = Duration::from_secs(10);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
 impl Directory {
-    /// Begins a task, which goes on to its end: who asked for it may hang up.
-    pub(super) fn start(&self, name: WorkspaceName, task: Task) -> Running {
+    /// Begins a task, which goes on to its end: who asked for it may hang up. With a revision it is begun only if what is set of the workspace
+    /// is of that one still.
+    pub(super) fn start(&self, name: WorkspaceName, task: Task, revision: Option<i64>) -> Running {
         let directory = self.clone();
         self.spawn_task(move |step| async move {
             let act = task.label();
             let work: BoxFuture<'_, _> = match task {
-                Task::Delete { now, backups } => Box::pin(directory.delete_with(&name, now, backups, &step)),
+                Task::Delete { now, backups } => Box::pin(directory.delete_with(&name, (now, backups), revision, &step)),
                 Task::Undelete => Box::pin(directory.undelete(&name, &step)),
                 Task::Copy { to } => Box::pin(directory.copy(&name, to, &step)),
                 Task::Snapshot(snapshot) => {
@@ -195,7 +196,10 @@ impl Directory {
                 Task::ConfirmRestore => Box::pin(directory.confirm_restore(&name, &step)),
                 Task::RevertRestore => Box::pin(directory.revert_restore(&name, &step)),
             };
-            let result = work.await;
+            let result = match directory.is_of(&name, revision).await {
+                Ok(()) => work.await,
+                Err(why) => Err(why),
+            };
             if let Err(why) = &result {
                 warn!(workspace = %name, %why, "could not be done");
             }
@@ -231,19 +235,38 @@ impl Directory {
         free.then(|| Busy { house: Arc::clone(&self.house), name: name.clone() }).ok_or_else(why)
     }
 
-    async fn delete_with(&self, name: &WorkspaceName, now: bool, backups: bool, step: &StepSender) -> Result<Done, AskError> {
+    /// Refuses a workspace of another revision than whoever wants something done with it has read.
+    async fn is_of(&self, name: &WorkspaceName, revision: Option<i64>) -> Result<(), AskError> {
+        if revision.is_some() { unchanged(&self.set_of(name).await?, revision) } else { Ok(()) }
+    }
+
+    async fn delete_with(
+        &self,
+        name: &WorkspaceName,
+        (now, backups): (bool, bool),
+        revision: Option<i64>,
+        step: &StepSender,
+    ) -> Result<Done, AskError> {
         // First: whoever is told of a failure knows that some of it may be there still, and asks again.
         let forgotten = if backups { self.forget_backups(name, step).await? } else { 0 };
-        match self.delete(name, now, forgotten, step).await {
+        match self.delete(name, now, forgotten, revision, step).await {
             // All that there was of it.
             Err(AskError::NoWorkspace(_)) if forgotten > 0 => Ok(Done::default()),
             other => other,
         }
     }
 
-    async fn delete(&self, name: &WorkspaceName, now: bool, backups: u64, step: &StepSender) -> Result<Done, AskError> {
+    async fn delete(
+        &self,
+        name: &WorkspaceName,
+        now: bool,
+        backups: u64,
+        revision: Option<i64>,
+        step: &StepSender,
+    ) -> Result<Done, AskError> {
         let _busy = self.busy(name)?;
         let settings = self.set_of(name).await?;
+        unchanged(&settings, revision)?;
         let stage = settings.passage.as_ref().map(|passage| passage.stage);
         match stage {
             // There is nothing of it yet that anybody could want.
@@ -260,7 +283,8 @@ impl Directory {
         let bytes = settings.passage.and_then(|passage| passage.bytes);
         let stage = if now { Stage::Purging } else { Stage::Deleting };
         // Written down before anything is done: a kill from here on leaves it to be finished by the next start.
-        let settings = self.pass(name, Passage { stage, since, until, bytes }).await?;
+        let passing = Alteration::Pass(Some(Passage { stage, since, until, bytes }));
+        let settings = self.house.parts.store.alter_if(name, revision, passing).await.map_err(refused)?;
         self.finish_with(name, settings, backups, step).await
     }
 

@@ -22,7 +22,9 @@ use super::{AskError, Overview, Template, UpgradeView};
 use crate::auth::{LimitOverrides, VolumeLimits};
 use crate::home::{HomeId, Usage};
 use crate::name::{SnapshotName, TemplateName, VariableName, VolumeName, WorkspaceName};
-use crate::store::{AlterError, Alteration, NewSecret, Policy, PolicyChange, SecretInfo, StoreError, StoredMount, Suspension, UpgradeStep};
+use crate::store::{
+    AlterError, Alteration, NewSecret, Policy, PolicyChange, SecretInfo, Settings, StoreError, StoredMount, Suspension, UpgradeStep,
+};
 use crate::units::Size;
 
 /// A change of what is set of a workspace.
@@ -80,6 +82,8 @@ pub struct Changed {
     pub has_home: bool,
     /// How each limit holds that was set, of a change of limits.
     pub enforcement: Vec<Enforcement>,
+    /// Of which revision what is set of it is now.
+    pub revision: i64,
 }
 
 /// Since when a change is gone by.
@@ -175,7 +179,9 @@ impl Directory {
             return Err(AskError::Refused(why));
         }
         if is_upgrade && !self.can_be_upgraded(name, &before).await? {
-            return Ok(Changed { applied: Applied::Now, has_home: self.has_home(name).await, enforcement: Vec::new() });
+            unchanged(&before, revision)?;
+            let (has_home, revision) = (self.has_home(name).await, before.revision);
+            return Ok(Changed { applied: Applied::Now, has_home, enforcement: Vec::new(), revision });
         }
         let limited = match &change {
             Change::Limit { reset, limits } => Some((*reset, limits.clone())),
@@ -192,7 +198,7 @@ impl Directory {
         self.house.record(name, "set", None, Some(what));
         self.house.events.tell(News::Changed { workspace: name.clone(), what });
         self.house.public.set(name, settings.policy.public_ports.clone());
-        let has_home = self.has_home(name).await;
+        let (has_home, revision) = (self.has_home(name).await, settings.revision);
         let given = match &limited {
             // Of a template that is not there nothing can be said, and it is set all the same.
             Some(_) => self.given_to(name, &settings).await.ok(),
@@ -212,7 +218,7 @@ impl Directory {
             enforcement = self.enforcement(name, &given, &applied).await;
             enforcement.retain(|one| reset || limits.sets(&one.limit));
         }
-        Ok(Changed { applied, has_home, enforcement })
+        Ok(Changed { applied, has_home, enforcement, revision })
     }
 
     /// Everything that is known of a workspace.
@@ -396,6 +402,11 @@ impl Change {
             Self::Policy(_) => "policy",
         }
     }
+}
+
+/// Refuses what is of another revision than whoever wants something done with it has read.
+pub(super) fn unchanged(settings: &Settings, revision: Option<i64>) -> Result<(), AskError> {
+    if revision.is_none_or(|wanted| wanted == settings.revision) { Ok(()) } else { Err(AskError::Changed) }
 }
 
 /// As a template's are checked.

@@ -46,6 +46,9 @@ pub enum EditError {
     /// There is no such account.
     #[error("there is no account {0} in {path}; see \"innkeeper account list\"", path = .1.display())]
     Unknown(AccountName, PathBuf),
+    /// It has no such key.
+    #[error("account {0} has no key {1}; \"innkeeper account key list\" names those that it has")]
+    NoKey(AccountName, String),
     /// It cannot be written.
     #[error("cannot write {}: {why}", path.display())]
     Write {
@@ -105,6 +108,19 @@ pub fn add_keys(file: &Path, name: &AccountName, keys: &[AuthorizedKey]) -> Resu
             section.insert("keys", value(with_keys(existing, &new)));
         }
         Ok(new.len())
+    })
+}
+
+/// Takes a key from an account, by its fingerprint.
+pub fn remove_key(file: &Path, name: &AccountName, fingerprint: &str) -> Result<(), EditError> {
+    edit(file, |sections, _| {
+        let section = section(sections, name).ok_or_else(|| EditError::Unknown(name.clone(), file.to_owned()))?;
+        let none = || EditError::NoKey(name.clone(), fingerprint.to_owned());
+        let keys = section.get_mut("keys").and_then(Item::as_array_mut).ok_or_else(none)?;
+        let before = keys.len();
+        let is_it = |line: &Value| line.as_str()?.parse::<AuthorizedKey>().ok().map(|key| key.fingerprint() == fingerprint);
+        keys.retain(|line| !is_it(line).unwrap_or(false));
+        if keys.len() == before { Err(none()) } else { Ok(()) }
     })
 }
 
@@ -236,6 +252,8 @@ mod tests {
 
     const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJQY6rRKAiY5aonMzQIdAa99zhzUUdiAMXCYxKCmUP9z laptop";
 
+    const OTHER: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB tablet";
+
     fn name(text: &str) -> AccountName {
         AccountName::parse(text).unwrap()
     }
@@ -267,7 +285,12 @@ mod tests {
         assert!(matches!(add(&file, &name("alice"), &NewAccount::default()), Err(EditError::Exists(..))));
         let key: AuthorizedKey = KEY.parse().unwrap();
         assert_eq!(add_keys(&file, &name("alice"), &[key.clone(), key.clone()]).unwrap(), 1);
-        assert_eq!(add_keys(&file, &name("alice"), &[key]).unwrap(), 0);
+        assert_eq!(add_keys(&file, &name("alice"), std::slice::from_ref(&key)).unwrap(), 0);
+        let other: AuthorizedKey = OTHER.parse().unwrap();
+        assert_eq!(add_keys(&file, &name("alice"), std::slice::from_ref(&other)).unwrap(), 1);
+        remove_key(&file, &name("alice"), &other.fingerprint()).unwrap();
+        assert!(matches!(remove_key(&file, &name("alice"), &other.fingerprint()), Err(EditError::NoKey(..))));
+        assert!(matches!(remove_key(&file, &name("bob"), &key.fingerprint()), Err(EditError::Unknown(..))));
         set_password(&file, &name("alice"), &Hash::of(b"pw").unwrap()).unwrap();
         let accounts = list(&file).unwrap();
         assert_eq!(accounts[&name("alice")].keys.len(), 1);
@@ -285,6 +308,8 @@ mod tests {
         add(&file, &name("bob"), &NewAccount { keys: vec![KEY.parse().unwrap()], ..NewAccount::default() }).unwrap();
         add_keys(&file, &name("alice"), &[KEY.parse().unwrap()]).unwrap();
         assert_eq!(list(&file).unwrap().values().map(|account| account.keys.len()).sum::<usize>(), 2);
+        remove_key(&file, &name("alice"), &KEY.parse::<AuthorizedKey>().unwrap().fingerprint()).unwrap();
+        assert_eq!(list(&file).unwrap().values().map(|account| account.keys.len()).sum::<usize>(), 1);
     }
 
     #[test]

@@ -43,9 +43,9 @@ pub(super) struct Listed {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct ListedKey {
-    algorithm: String,
-    fingerprint: String,
-    comment: String,
+    pub(super) algorithm: String,
+    pub(super) fingerprint: String,
+    pub(super) comment: String,
 }
 
 impl<'a> Book<'a> {
@@ -108,6 +108,16 @@ impl<'a> Book<'a> {
         }
     }
 
+    pub(super) fn remove_key(self, name: &AccountName, fingerprint: &str) -> Result<(), AccountError> {
+        match self {
+            Self::File(file) => Ok(edit::remove_key(file, name, fingerprint)?),
+            Self::Gateway(socket) => {
+                let path = format!("{}/keys/{}", path(name), encoded(fingerprint));
+                asked(asking::act(socket, Method::DELETE, &path, None)).map(drop)
+            }
+        }
+    }
+
     pub(super) fn set_password(self, name: &AccountName, password: &SecretString) -> Result<(), AccountError> {
         match self {
             Self::File(file) => Ok(edit::set_password(file, name, &Hash::of(password.expose_secret().as_bytes())?)?),
@@ -145,8 +155,11 @@ fn asked(asking: impl Future<Output = anyhow::Result<Value>>) -> Result<Value, A
 
 /// An account's path: a name may have any character.
 fn path(name: &AccountName) -> String {
-    let encoded: String = name.as_str().bytes().map(|byte| format!("%{byte:02X}")).collect();
-    format!("/api/v1/accounts/{encoded}")
+    format!("/api/v1/accounts/{}", encoded(name.as_str()))
+}
+
+fn encoded(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
 fn texts(keys: &[AuthorizedKey]) -> Vec<String> {

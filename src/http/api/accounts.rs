@@ -10,14 +10,14 @@ use axum::response::{IntoResponse, Response};
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::once::{Key, Made};
 use super::page::{Page, page};
 use super::problem::{Code, Problem};
-use super::take::{AccountNamed, Body, IfMatch, Query};
+use super::take::{AccountNamed, Body, IfMatch, KeyNamed, Query};
 use super::tasks::Part;
 use super::{Api, Asked};
 use crate::auth::accounts::edit::{self, EditError, NewAccount};
@@ -49,6 +49,53 @@ pub(super) struct KnownKey {
     algorithm: String,
     fingerprint: String,
     comment: String,
+}
+
+/// An account that was made.
+#[derive(Serialize, ToSchema)]
+pub(super) struct AccountMade {
+    name: String,
+    /// The workspace it lands in.
+    #[schema(value_type = String)]
+    workspace: WorkspaceName,
+    /// A password that was made up; shown this once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password: Option<String>,
+}
+
+/// What came of another password.
+#[derive(Serialize, ToSchema)]
+pub(super) struct PasswordSet {
+    /// One that was made up; shown this once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password: Option<String>,
+}
+
+/// What came of more keys.
+#[derive(Serialize, ToSchema)]
+pub(super) struct KeysAdded {
+    /// How many were new.
+    added: usize,
+}
+
+/// Which accounts are listed.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Which {
+    /// Only those whose name begins so.
+    prefix: Option<String>,
+    /// Only those that land in this workspace.
+    #[param(value_type = Option<String>)]
+    workspace: Option<WorkspaceName>,
+    /// Only those whose workspace is of this template, as far as the account says so.
+    #[param(value_type = Option<String>)]
+    template: Option<TemplateName>,
+    /// Most entries of a page; 100 unless said otherwise.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+    /// Where to go on: `next` of the page before.
+    cursor: Option<String>,
 }
 
 /// More keys for an account.
@@ -114,16 +161,22 @@ const MOST_KEYS: usize = 100;
 const RANDOM: usize = 15;
 
 /// All accounts of the accounts file.
-#[utoipa::path(get, path = "/accounts", tag = "accounts", params(Part), responses((status = 200, body = Page<Shown>)), security(("token" = ["read"]), ("token" = ["provision"])))]
-pub(super) async fn list_accounts(State(api): Asked, Query(Part { limit, cursor }): Query<Part>) -> Result<Json<Page<Shown>>, Problem> {
+#[utoipa::path(get, path = "/accounts", tag = "accounts", params(Which), responses((status = 200, body = Page<Shown>)), security(("token" = ["read"]), ("token" = ["provision"])))]
+pub(super) async fn list_accounts(State(api): Asked, Query(which): Query<Which>) -> Result<Json<Page<Shown>>, Problem> {
+    let Which { prefix, workspace, template, limit, cursor } = which;
     let all = on_file(&api, edit::list).await?;
-    let all = all.iter().map(|(name, account)| Shown::of(name, account)).collect();
+    let wanted = |one: &Shown| {
+        prefix.as_ref().is_none_or(|prefix| one.name.starts_with(prefix))
+            && workspace.as_ref().is_none_or(|workspace| one.workspace == *workspace)
+            && template.as_ref().is_none_or(|template| one.template.as_ref() == Some(template))
+    };
+    let all = all.iter().map(|(name, account)| Shown::of(name, account)).filter(wanted).collect();
     Ok(Json(page(all, limit, cursor.as_deref(), |one: &Shown| one.name.clone())?))
 }
 
 /// Makes an account.
 #[utoipa::path(post, path = "/accounts", tag = "accounts", params(("Idempotency-Key" = Option<String>, Header)), request_body = New,
-    responses((status = 201, body = Value)), security(("token" = ["provision"])))]
+    responses((status = 201, body = AccountMade)), security(("token" = ["provision"])))]
 pub(super) async fn create_account(State(api): Asked, key: Key, Body(new, bytes): Body<New>) -> Result<Response, Problem> {
     let ready = Ready::try_from(new)?;
     if ready.password.is_none() && ready.keys.is_empty() {
@@ -131,7 +184,8 @@ pub(super) async fn create_account(State(api): Asked, key: Key, Body(new, bytes)
     }
     let (free, asked) = ((api.clone(), ready.name.clone()), api.clone());
     key.once(api, bytes, async move { is_free(&free.0, &free.1).await }, move |again| async move {
-        let body = json!({ "name": ready.name.as_str(), "workspace": ready.lands_in() });
+        let body = AccountMade { name: ready.name.as_str().to_owned(), workspace: ready.lands_in(), password: None };
+        let body = serde_json::to_value(body).unwrap_or_default();
         let password = ready.shown_once();
         ready.make(&asked, again).await?;
         Ok(with_password(body, password))
@@ -160,43 +214,76 @@ pub(super) async fn remove_account(State(api): Asked, AccountNamed(name): Accoun
 
 /// Gives an account another password.
 #[utoipa::path(put, path = "/accounts/{account}/password", tag = "accounts", params(("account" = String, Path), ("If-Match" = Option<String>, Header)),
-    request_body = Password, responses((status = 200, body = Value)), security(("token" = ["admin"])))]
+    request_body = Password, responses((status = 200, body = PasswordSet, headers(("ETag" = String)))), security(("token" = ["admin"])))]
 pub(super) async fn set_password(
     State(api): Asked,
     AccountNamed(name): AccountNamed,
     unchanged: IfMatch,
     Body(Password { password, generate_password }, _): Body<Password>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<impl IntoResponse, Problem> {
     let made_up = generate_password;
     let password = chosen(password, generate_password)?.ok_or_else(|| Problem::refused("give password or generate_password"))?;
     let _alone = api.accounts.lock().await;
     check(&api, &name, &unchanged).await?;
-    let kept = password.clone();
+    let (kept, named) = (password.clone(), name.clone());
     on_file(&api, move |file| {
         let hash = Hash::of(kept.expose_secret().as_bytes())?;
-        edit::set_password(file, &name, &hash).map_err(MakeError::Edit)
+        edit::set_password(file, &named, &hash).map_err(MakeError::Edit)
     })
     .await?;
-    Ok(Json(if made_up { json!({ "password": password.expose_secret() }) } else { json!({}) }))
+    let password = made_up.then(|| password.expose_secret().to_owned());
+    Ok(([(ETAG, tag_of(&api, &name).await?)], Json(PasswordSet { password })))
 }
 
 /// Has more keys open an account; those that it has already stay as they are.
 #[utoipa::path(post, path = "/accounts/{account}/keys", tag = "accounts", params(("account" = String, Path), ("If-Match" = Option<String>, Header)),
-    request_body = MoreKeys, responses((status = 200, body = Value)), security(("token" = ["admin"])))]
+    request_body = MoreKeys, responses((status = 200, body = KeysAdded, headers(("ETag" = String)))), security(("token" = ["admin"])))]
 pub(super) async fn add_keys(
     State(api): Asked,
     AccountNamed(name): AccountNamed,
     unchanged: IfMatch,
     Body(MoreKeys { keys }, _): Body<MoreKeys>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<impl IntoResponse, Problem> {
     let keys = parsed(&keys)?;
     if keys.is_empty() {
         return Err(Problem::refused("give at least one key"));
     }
     let _alone = api.accounts.lock().await;
     check(&api, &name, &unchanged).await?;
-    let added = on_file(&api, move |file| edit::add_keys(file, &name, &keys)).await?;
-    Ok(Json(json!({ "added": added })))
+    let named = name.clone();
+    let added = on_file(&api, move |file| edit::add_keys(file, &named, &keys)).await?;
+    Ok(([(ETAG, tag_of(&api, &name).await?)], Json(KeysAdded { added })))
+}
+
+/// The keys that open an account.
+#[utoipa::path(get, path = "/accounts/{account}/keys", tag = "accounts", params(("account" = String, Path), Part),
+    responses((status = 200, body = Page<KnownKey>, headers(("ETag" = String)))), security(("token" = ["read"]), ("token" = ["provision"])))]
+pub(super) async fn list_keys(
+    State(api): Asked,
+    AccountNamed(name): AccountNamed,
+    Query(Part { limit, cursor }): Query<Part>,
+) -> Result<impl IntoResponse, Problem> {
+    let all = on_file(&api, edit::list).await?;
+    let account = all.get(&name).ok_or_else(|| unknown(&name))?;
+    let keys = account.keys.iter().map(KnownKey::of).collect();
+    Ok(([(ETAG, tag(account))], Json(page(keys, limit, cursor.as_deref(), |one: &KnownKey| one.fingerprint.clone())?)))
+}
+
+/// Has a key open an account no more. Whoever is in by it stays in.
+#[utoipa::path(delete, path = "/accounts/{account}/keys/{fingerprint}", tag = "accounts",
+    params(("account" = String, Path), ("fingerprint" = String, Path), ("If-Match" = Option<String>, Header)),
+    responses((status = 204, headers(("ETag" = String)))), security(("token" = ["admin"])))]
+pub(super) async fn remove_key(
+    State(api): Asked,
+    AccountNamed(name): AccountNamed,
+    KeyNamed(fingerprint): KeyNamed,
+    unchanged: IfMatch,
+) -> Result<impl IntoResponse, Problem> {
+    let _alone = api.accounts.lock().await;
+    check(&api, &name, &unchanged).await?;
+    let named = name.clone();
+    on_file(&api, move |file| edit::remove_key(file, &named, &fingerprint)).await?;
+    Ok((StatusCode::NO_CONTENT, [(ETAG, tag_of(&api, &name).await?)]))
 }
 
 fn parsed(keys: &[String]) -> Result<Vec<AuthorizedKey>, Problem> {
@@ -222,8 +309,13 @@ pub(super) fn with_password(again: Value, password: Option<SecretString>) -> Mad
 }
 
 async fn check(api: &Api, name: &AccountName, unchanged: &IfMatch) -> Result<(), Problem> {
+    unchanged.check(&tag_of(api, name).await?)
+}
+
+/// The `ETag` that an account has now.
+async fn tag_of(api: &Api, name: &AccountName) -> Result<String, Problem> {
     let all = on_file(api, edit::list).await?;
-    unchanged.check(&tag(all.get(name).ok_or_else(|| unknown(name))?))
+    Ok(tag(all.get(name).ok_or_else(|| unknown(name))?))
 }
 
 fn unknown(name: &AccountName) -> Problem {
@@ -264,7 +356,7 @@ impl From<EditError> for FileProblem {
     fn from(why: EditError) -> Self {
         let code = match &why {
             EditError::Exists(..) => Code::Exists,
-            EditError::Unknown(..) => Code::NotFound,
+            EditError::Unknown(..) | EditError::NoKey(..) => Code::NotFound,
             EditError::Busy(_) => Code::Unavailable,
             EditError::File(_) | EditError::Write { .. } => Code::Store,
         };

@@ -1,19 +1,20 @@
 //! The audit trail, from its end.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use axum::Json;
 use axum::extract::State;
 use data_encoding::BASE64URL_NOPAD;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::IntoParams;
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, SchemaType, Type};
+use utoipa::{IntoParams, ToSchema};
 
 use super::Asked;
 use super::page::{MOST, Page, USUAL};
 use super::problem::{Code, Problem};
 use super::take::Query;
+use super::wire::Moment;
 use crate::audit::{Mark, Wanted};
 
 /// Which events are listed.
@@ -28,9 +29,11 @@ pub(super) struct Which {
     /// Only what is about this workspace.
     workspace: Option<String>,
     /// Not before this, as `2026-01-31T12:00:00Z`.
-    since: Option<String>,
+    #[param(value_type = Option<String>)]
+    since: Option<Moment>,
     /// Before this, as `2026-01-31T12:00:00Z`.
-    until: Option<String>,
+    #[param(value_type = Option<String>)]
+    until: Option<Moment>,
     /// Most entries of a page; 100 unless said otherwise.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
@@ -38,8 +41,37 @@ pub(super) struct Which {
     cursor: Option<String>,
 }
 
+/// A line of the trail, which is answered as it was written: what each has, and beside that what its kind has.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AuditEvent)]
+pub(super) struct Recorded {
+    /// Its number.
+    seq: u64,
+    at: String,
+    /// Its kind, such as `login-refused`.
+    event: String,
+    /// Whose doing it was: `gateway`, `host`, `stranger`, or an object with one member, such as `{"token": "site"}`.
+    #[schema(schema_with = actor)]
+    actor: Value,
+    /// From where, if it came over the network.
+    remote: Option<String>,
+    /// The workspace it was about.
+    workspace: Option<String>,
+    /// The connection it belongs to.
+    connection: Option<String>,
+    /// The digest of it and of the line before.
+    chain: String,
+}
+
+/// Whose doing something was: a word, or an object of one member.
+fn actor() -> OneOfBuilder {
+    let name = ObjectBuilder::new().schema_type(SchemaType::Array(vec![Type::String, Type::Null]));
+    let named = ObjectBuilder::new().schema_type(Type::Object).additional_properties(Some(name));
+    OneOfBuilder::new().item(ObjectBuilder::new().schema_type(Type::String)).item(named)
+}
+
 /// What was recorded, the newest first. A page has fewer entries than asked for, or none, and a `next`, where much was looked at for it.
-#[utoipa::path(get, path = "/audit", tag = "gateway", params(Which), responses((status = 200, body = Page<Value>)),
+#[utoipa::path(get, path = "/audit", tag = "gateway", params(Which), responses((status = 200, body = Page<Recorded>)),
     security(("token" = ["read"])))]
 pub(super) async fn list_events(State(api): Asked, Query(which): Query<Which>) -> Result<Json<Page<Value>>, Problem> {
     let Which { kind, account, workspace, since, until, limit, cursor } = which;
@@ -47,7 +79,7 @@ pub(super) async fn list_events(State(api): Asked, Query(which): Query<Which>) -
     if !(1..=MOST).contains(&limit) {
         return Err(Problem::malformed(format!("limit must be from 1 to {MOST}")));
     }
-    let wanted = Wanted { kind, account, workspace, since: since.map(moment).transpose()?, until: until.map(moment).transpose()? };
+    let wanted = Wanted { kind, account, workspace, since: since.map(written), until: until.map(written) };
     let from = cursor.map(|text| mark(&text).ok_or_else(|| Problem::malformed("cursor is not one that was given out"))).transpose()?;
     // Each reads some megabytes; others wait.
     let busy = |_| Problem::new(Code::Unavailable, "the audit trail is read by too many; ask again");
@@ -65,10 +97,8 @@ pub(super) async fn list_events(State(api): Asked, Query(which): Query<Which>) -
 }
 
 /// A moment as lines have it.
-fn moment(text: String) -> Result<String, Problem> {
-    let parsed: SystemTime = humantime::parse_rfc3339_weak(&text)
-        .map_err(|_| Problem::malformed("since and until are moments in UTC, such as 2026-01-31T12:00:00Z"))?;
-    Ok(humantime::format_rfc3339_micros(parsed).to_string())
+fn written(Moment(at): Moment) -> String {
+    humantime::format_rfc3339_micros(at).to_string()
 }
 
 fn mark(text: &str) -> Option<Mark> {

@@ -1,5 +1,7 @@
 //! Backups: those that there are, and what is done with all of them. One workspace's are made and restored by its tasks.
 
+use std::time::UNIX_EPOCH;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -10,10 +12,11 @@ use utoipa::{IntoParams, ToSchema};
 use super::Asked;
 use super::events::{Watches, told};
 use super::once::Key;
+use super::page::{Page, page};
 use super::problem::Problem;
 use super::take::{Body, Query};
 use super::tasks::{WasDone, once, said, steps, waited};
-use super::wire::time;
+use super::wire::{Moment, is_within, time};
 use crate::backup;
 use crate::name::WorkspaceName;
 use crate::workspace::{BackupsView, Chore, Running};
@@ -32,13 +35,25 @@ pub(super) enum Asking {
     },
 }
 
-/// Whose backups are wanted; otherwise all.
+/// Which backups are listed.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Whose {
+pub(super) struct Which {
+    /// Only those of this workspace.
     #[param(value_type = Option<String>)]
     workspace: Option<WorkspaceName>,
+    /// Only those of then or later, as `2026-01-31T12:00:00Z`.
+    #[param(value_type = Option<String>)]
+    since: Option<Moment>,
+    /// Only those of before, as `2026-01-31T12:00:00Z`.
+    #[param(value_type = Option<String>)]
+    until: Option<Moment>,
+    /// Most entries of a page; 100 unless said otherwise.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+    /// Where to go on: `next` of the page before.
+    cursor: Option<String>,
 }
 
 /// A backup.
@@ -63,18 +78,25 @@ pub(super) struct Unconfirmed {
     homes: Vec<String>,
 }
 
-/// Backups, the newest first.
+/// A page of backups.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Backups)]
 pub(super) struct Answer {
-    backups: Vec<Backup>,
+    /// The newest first.
+    items: Vec<Backup>,
+    /// The `cursor` of the next page; `null`: this is the last.
+    next: Option<String>,
+    /// What restores in place have left to be decided; the same on each page.
     unconfirmed: Vec<Unconfirmed>,
 }
 
 /// Backups, the newest first, and what restores have left to be decided.
-#[utoipa::path(get, path = "/backups", tag = "backups", params(Whose), responses((status = 200, body = Answer)), security(("token" = ["read"])))]
-pub(super) async fn list_backups(State(api): Asked, Query(Whose { workspace }): Query<Whose>) -> Result<Json<Answer>, Problem> {
-    let BackupsView { backups, unconfirmed } = api.workspaces.backups(workspace.as_ref()).await?;
+#[utoipa::path(get, path = "/backups", tag = "backups", params(Which), responses((status = 200, body = Answer)), security(("token" = ["read"])))]
+pub(super) async fn list_backups(State(api): Asked, Query(which): Query<Which>) -> Result<Json<Answer>, Problem> {
+    let Which { workspace, since, until, limit, cursor } = which;
+    let BackupsView { mut backups, unconfirmed } = api.workspaces.backups(workspace.as_ref()).await?;
+    backups.retain(|one| is_within(one.at, since, until));
+    let Page { items, next } = page(backups, limit, cursor.as_deref(), newest_first)?;
     let backup = |one: backup::Backup| Backup {
         id: one.id,
         workspace: one.home,
@@ -86,7 +108,13 @@ pub(super) async fn list_backups(State(api): Asked, Query(Whose { workspace }): 
     };
     let kept =
         |one: crate::workspace::Unconfirmed| Unconfirmed { workspace: one.workspace.to_string(), since: time(one.since), homes: one.homes };
-    Ok(Json(Answer { backups: backups.into_iter().map(backup).collect(), unconfirmed: unconfirmed.into_iter().map(kept).collect() }))
+    Ok(Json(Answer { items: items.into_iter().map(backup).collect(), next, unconfirmed: unconfirmed.into_iter().map(kept).collect() }))
+}
+
+/// A key by which the newest is first.
+fn newest_first(one: &backup::Backup) -> String {
+    let since = one.at.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    format!("{:040}.{}", u128::MAX - since, one.id)
 }
 
 /// Backs up every workspace, or reads the repository through.
@@ -105,7 +133,7 @@ pub(super) async fn begin_backup_task(
     };
     if key.is_for_an_answer(&watches)? {
         let asked = api.clone();
-        return once(key, api, bytes, None, StatusCode::OK, async move || waited(asked.workspaces.begin_chore(chore)).await).await;
+        return once(key, api, bytes, None, (StatusCode::OK, said), async move || waited(asked.workspaces.begin_chore(chore)).await).await;
     }
     let Running { step, done } = api.workspaces.begin_chore(chore);
     told(&api, watches, done, steps(step), |done| (StatusCode::OK, said(done))).await

@@ -73,6 +73,7 @@ fn narrow(parameter: &mut Value) {
             parameter["schema"]["minLength"] = 1.into();
             parameter["schema"]["maxLength"] = AccountName::MAX_BYTES.into();
         }
+        (Some("path"), Some("fingerprint")) => parameter["schema"]["pattern"] = "^SHA256:[A-Za-z0-9+/]{43}$".into(),
         (Some("header"), Some("Idempotency-Key")) => parameter["schema"] = json!({ "type": "string", "pattern": "^[!-~]{1,255}$" }),
         (Some("header"), Some("If-Match")) => parameter["schema"] = json!({ "type": "string", "pattern": "^(\\*|\"[!#-~]+\")$" }),
         _ => {}
@@ -97,6 +98,48 @@ mod tests {
             }
         }
         assert!(operations > 40, "{operations}");
+    }
+
+    /// Whether a schema says anything.
+    fn is_typed(schema: &serde_json::Value) -> bool {
+        ["$ref", "type", "oneOf", "allOf", "anyOf"].iter().any(|key| schema.get(key).is_some())
+    }
+
+    #[test]
+    fn every_answer_and_every_member_of_it_has_a_type() {
+        let document = super::super::openapi();
+        let paths = document["paths"].as_object().unwrap().iter();
+        for (path, method, operation) in
+            paths.flat_map(|(path, item)| item.as_object().unwrap().iter().map(move |(method, operation)| (path, method, operation)))
+        {
+            for (status, answer) in operation["responses"].as_object().unwrap() {
+                let kinds = answer.get("content").and_then(serde_json::Value::as_object);
+                assert_eq!(kinds.is_some(), status != "204", "{method} {path} {status}");
+                for (kind, content) in kinds.into_iter().flatten() {
+                    assert!(is_typed(&content["schema"]), "{method} {path} {status} {kind}: {content}");
+                }
+            }
+        }
+        for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+            assert!(is_typed(schema), "{name}: {schema}");
+            for (member, schema) in schema["properties"].as_object().into_iter().flatten() {
+                assert!(is_typed(schema), "{name}.{member}: {schema}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_list_comes_in_pages() {
+        let document = super::super::openapi();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            let schema = &item["get"]["responses"]["200"]["content"]["application/json"]["schema"];
+            let name = schema["$ref"].as_str().and_then(|name| name.rsplit('/').next()).unwrap_or_default();
+            let members = &document["components"]["schemas"][name]["properties"];
+            let is_list = members.get("items").is_some() || schema["properties"].get("items").is_some();
+            let parameters = item["get"]["parameters"].as_array().cloned().unwrap_or_default();
+            let takes = |name: &str| parameters.iter().any(|one| one["name"] == name);
+            assert_eq!((is_list, is_list), (takes("limit"), takes("cursor")), "{path}");
+        }
     }
 
     #[test]

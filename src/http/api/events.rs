@@ -38,8 +38,13 @@ pub(super) struct Of {
     /// Only what happens to this workspace.
     #[param(value_type = Option<String>)]
     workspace: Option<WorkspaceName>,
+    /// After how many seconds the stream ends; without it, it goes on.
+    #[param(minimum = 1, maximum = 86400)]
+    seconds: Option<u64>,
 }
 
+/// For how long a stream can be asked for, in seconds.
+const LONGEST: u64 = 24 * 60 * 60;
 /// How often something is sent though nothing happens, so that both sides know that the other is there.
 const ALIVE: Duration = Duration::from_secs(15);
 /// Events that wait for who reads slowly, beside those that wait for everybody.
@@ -102,22 +107,34 @@ where
 /// Everything that happens from now on. Who reads too slowly is told how much she missed, and then no more: what is now, the lists say.
 #[utoipa::path(get, path = "/events", tag = "events", params(Of),
     responses((status = 200, content_type = "text/event-stream", body = String)), security(("token" = ["read"])))]
-pub(super) async fn watch_events(State(api): Asked, Query(Of { workspace }): Query<Of>) -> Result<Response, Problem> {
+pub(super) async fn watch_events(State(api): Asked, Query(Of { workspace, seconds }): Query<Of>) -> Result<Response, Problem> {
+    if seconds.is_some_and(|seconds| !(1..=LONGEST).contains(&seconds)) {
+        return Err(Problem::malformed(format!("seconds must be from 1 to {LONGEST}")));
+    }
     let permit = place(&api)?;
     let mut news = api.operations.events();
     let (tell, events) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
         let _permit = permit;
+        let over = async {
+            match seconds {
+                Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(over);
         // So that who listens knows since when.
         let mut next = event("listening", &json!({}));
         loop {
-            if tell.send(next).await.is_err() {
-                return;
+            tokio::select! {
+                sent = tell.send(next) => if sent.is_err() { return },
+                () = &mut over => return,
             }
             next = loop {
                 let heard = tokio::select! {
                     heard = news.recv() => heard,
                     () = tell.closed() => return,
+                    () = &mut over => return,
                 };
                 match heard {
                     Ok(news) if workspace.as_ref().is_none_or(|wanted| *of(&news) == *wanted) => break described(&news),

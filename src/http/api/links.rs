@@ -8,15 +8,13 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::access::Caller;
 use super::once::{Key, Made};
 use super::page::{Page, page};
 use super::problem::{Code, Problem};
 use super::take::{Body, LinkNamed, Named, Query};
-use super::tasks::Part;
 use super::wire::time;
 use super::{Api, Asked};
 use crate::audit::{Actor, Event, What};
@@ -50,9 +48,48 @@ pub(super) struct Listed {
     ends: String,
 }
 
+/// A link that was made.
+#[derive(Serialize, ToSchema)]
+pub(super) struct LinkMade {
+    /// By which it is listed; it opens nothing.
+    id: String,
+    /// What opens; shown this once, and `null` where the same request is answered again.
+    url: Option<String>,
+    port: u16,
+    visitor: Option<String>,
+    ends: String,
+    /// For how long it is good.
+    seconds: u64,
+}
+
+/// What was taken back.
+#[derive(Serialize, ToSchema)]
+#[schema(as = LinksRevoked)]
+pub(super) struct Revoked {
+    /// How many links that were good.
+    revoked: usize,
+}
+
+/// Which links are listed.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Which {
+    /// Only those to this port.
+    #[param(minimum = 1)]
+    port: Option<u16>,
+    /// Only those for this one.
+    visitor: Option<String>,
+    /// Most entries of a page; 100 unless said otherwise.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+    /// Where to go on: `next` of the page before.
+    cursor: Option<String>,
+}
+
 /// Makes a link, whose `url` is shown only once. It becomes a cookie in whoever's browser opens it.
 #[utoipa::path(post, path = "/workspaces/{name}/links", tag = "workspaces", params(("name" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
-    request_body = New, responses((status = 201, body = Value)), security(("token" = ["provision"]), ("token" = ["workspace"])))]
+    request_body = New, responses((status = 201, body = LinkMade)), security(("token" = ["provision"]), ("token" = ["workspace"])))]
 pub(super) async fn create_link(
     State(api): Asked,
     Extension(caller): Extension<Caller>,
@@ -93,21 +130,21 @@ async fn make(
     let what = What::LinkMade { link: made.id.clone(), port: target.port, visitor: made.link.visitor.clone(), ends: ends.clone() };
     api.audit.record(Event::now(actor, what).about(&target.workspace));
     tracing::info!(workspace = %target.workspace, port = target.port, link = made.id, "link made");
-    let again = json!({
-        "id": made.id, "url": Value::Null, "port": target.port, "visitor": made.link.visitor, "ends": ends, "seconds": lifetime.as_secs(),
-    });
+    let (port, visitor) = (target.port, made.link.visitor);
+    let again = LinkMade { id: made.id, url: None, port, visitor, ends, seconds: lifetime.as_secs() };
+    let again = serde_json::to_value(again).unwrap_or_default();
     let mut body = again.clone();
     body["url"] = format!("{address}{}?t={}", crate::urls::OPEN, made.text).into();
     Ok(Made { status: StatusCode::CREATED, body, again, named: None })
 }
 
 /// The links to a workspace that are good still.
-#[utoipa::path(get, path = "/workspaces/{name}/links", tag = "workspaces", params(("name" = String, Path), Part),
+#[utoipa::path(get, path = "/workspaces/{name}/links", tag = "workspaces", params(("name" = String, Path), Which),
     responses((status = 200, body = Page<Listed>)), security(("token" = ["read"]), ("token" = ["provision"]), ("token" = ["workspace"])))]
 pub(super) async fn list_links(
     State(api): Asked,
     Named(name): Named,
-    Query(Part { limit, cursor }): Query<Part>,
+    Query(Which { port, visitor, limit, cursor }): Query<Which>,
 ) -> Result<Json<Page<Listed>>, Problem> {
     let listed = |(id, link): (String, crate::urls::Link)| Listed {
         port: link.port(),
@@ -116,23 +153,26 @@ pub(super) async fn list_links(
         visitor: link.visitor,
         id,
     };
-    let all = api.gateway.links().of(&name).into_iter().map(listed).collect();
+    let wanted = |one: &Listed| {
+        port.is_none_or(|port| one.port == port) && visitor.as_ref().is_none_or(|visitor| one.visitor.as_ref() == Some(visitor))
+    };
+    let all = api.gateway.links().of(&name).into_iter().map(listed).filter(wanted).collect();
     Ok(Json(page(all, limit, cursor.as_deref(), |one: &Listed| one.id.clone())?))
 }
 
 /// Takes back every link to a workspace; cookies that they became end as well.
 #[utoipa::path(delete, path = "/workspaces/{name}/links", tag = "workspaces", params(("name" = String, Path)),
-    responses((status = 200, body = Value)), security(("token" = ["provision"]), ("token" = ["workspace"])))]
+    responses((status = 200, body = Revoked)), security(("token" = ["provision"]), ("token" = ["workspace"])))]
 pub(super) async fn revoke_links(
     State(api): Asked,
     Extension(caller): Extension<Caller>,
     Named(name): Named,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Revoked>, Problem> {
     let (links, wanted) = (api.gateway.links(), name.clone());
     let revoked = tokio::task::spawn_blocking(move || links.revoke(&wanted)).await;
     let revoked = revoked.map_err(|why| Problem::new(Code::Store, why.to_string()))?.map_err(problem)?;
     record_revoked(&api, &caller, &name, None);
-    Ok(Json(json!({ "revoked": revoked })))
+    Ok(Json(Revoked { revoked }))
 }
 
 /// Takes one link back; the cookie that it became ends as well.

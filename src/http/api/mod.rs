@@ -50,7 +50,9 @@ pub(super) use self::problem::{Code, Problem};
 pub(super) use self::take::Body;
 pub(super) use self::tokens::PREFIX;
 use super::sessions::Sessions;
+use crate::address::PublicAddress;
 use crate::audit::Audit;
+use crate::engine;
 use crate::recording::Recordings;
 use crate::store::Store;
 use crate::urls;
@@ -85,8 +87,8 @@ pub trait Gateway: Send + Sync + 'static {
     /// Loads the configuration again and goes by it, or changes nothing and says what is wrong with it.
     async fn reload(&self) -> Result<Reloaded, String>;
 
-    /// The engine's version and that of its API.
-    async fn engine(&self) -> Result<(String, String), String>;
+    /// What runs the containers, each asked how it is.
+    async fn engines(&self) -> Vec<EngineView>;
 
     /// The accounts file, if anybody can log in by it.
     fn accounts_file(&self) -> Option<PathBuf>;
@@ -97,8 +99,21 @@ pub trait Gateway: Send + Sync + 'static {
     /// Links to them.
     fn links(&self) -> Arc<urls::Links>;
 
-    /// The port that people log in at.
-    fn ssh_port(&self) -> u16;
+    /// Where people log in: the name and port that others know it by, as far as they are configured, and the port that is listened on.
+    fn ssh_address(&self) -> (Option<PublicAddress>, u16);
+}
+
+/// Something that runs containers, on a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineView {
+    /// Its name among them.
+    pub name: String,
+    /// What it is.
+    pub kind: engine::Kind,
+    /// Where it is asked.
+    pub address: String,
+    /// Its version and that of its API, or why it does not answer.
+    pub versions: Result<(String, String), String>,
 }
 
 /// A configuration that was loaded again.
@@ -188,10 +203,11 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(accounts::list_accounts, accounts::create_account))
         .routes(routes!(accounts::show_account, accounts::remove_account))
         .routes(routes!(accounts::set_password))
-        .routes(routes!(accounts::add_keys))
+        .routes(routes!(accounts::list_keys, accounts::add_keys))
+        .routes(routes!(accounts::remove_key))
         .routes(routes!(tenants::create_tenant))
         .routes(routes!(tokens::list_tokens, tokens::create_token))
-        .routes(routes!(tokens::revoke_token))
+        .routes(routes!(tokens::show_token, tokens::revoke_token))
         .routes(routes!(pool::show_pool, pool::patch_pool))
         .routes(routes!(pool::pause_pool))
         .routes(routes!(pool::resume_pool))
@@ -199,7 +215,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(system::list_templates))
         .routes(routes!(system::show_queue))
         .routes(routes!(system::list_leases))
-        .routes(routes!(system::show_engine))
+        .routes(routes!(system::list_engines))
         .routes(routes!(system::show_config))
         .routes(routes!(system::reload))
         .routes(routes!(audit::list_events))

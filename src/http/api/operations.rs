@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use futures_util::{Stream, stream};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 use utoipa::{IntoParams, ToSchema};
@@ -18,11 +18,11 @@ use super::events::{Watches, told};
 use super::once::{Key, Made};
 use super::problem::Problem;
 use super::take::{Body, Named, Query};
-use super::tasks::{once, waited};
+use super::tasks::{WasDone, once, waited};
 use super::wire::Limits;
 use crate::name::{TemplateName, VariableName, WorkspaceName};
 use crate::units::Span;
-use crate::workspace::{NewWorkspace, Progress, Starting, Task};
+use crate::workspace::{Done, NewWorkspace, Progress, StartPath, Starting, Task};
 
 /// A workspace that is to be made: from a template, or as a copy of another.
 #[derive(Deserialize, ToSchema)]
@@ -45,9 +45,47 @@ pub(super) struct New {
     env: BTreeMap<VariableName, String>,
 }
 
+/// A workspace that was made, which has no home yet.
+#[derive(Serialize, ToSchema)]
+#[schema(as = WorkspaceMade)]
+pub(super) struct Plain {
+    #[schema(value_type = String)]
+    name: WorkspaceName,
+    #[schema(value_type = String)]
+    template: TemplateName,
+    /// `absent`: it has no container.
+    state: &'static str,
+}
+
+/// A workspace that was made: anew, or as a copy.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = WorkspaceMadeOrCopied)]
+pub(super) enum Created {
+    New(Plain),
+    Copy(WasDone),
+}
+
+/// What came of a start.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Started {
+    /// `running`.
+    state: &'static str,
+    /// The way it took: `attach`, it ran; `claim`, it got a container of the pool; `start`, its container was started; `create` or `upgrade`, it
+    /// got another.
+    how: &'static str,
+}
+
+/// What came of a stop.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Stopped {
+    /// `stopped`.
+    state: &'static str,
+}
+
 /// Makes a workspace. Its home is made at its first start.
 #[utoipa::path(post, path = "/workspaces", tag = "workspaces", params(("Idempotency-Key" = Option<String>, Header)), request_body = New,
-    responses((status = 201, body = Value)), security(("token" = ["provision"])))]
+    responses((status = 201, body = Created)), security(("token" = ["provision"])))]
 pub(super) async fn create_workspace(State(api): Asked, key: Key, Body(new, bytes): Body<New>) -> Result<Response, Problem> {
     let New { name, template, copy_of, limits, env } = new;
     let asked = Arc::clone(&api);
@@ -57,7 +95,8 @@ pub(super) async fn create_workspace(State(api): Asked, key: Key, Body(new, byte
         }
         let task = Task::Copy { to: name.clone() };
         let work = async move || waited(asked.workspaces.begin(&from, task)).await;
-        return once(key, api, bytes, Some(name), StatusCode::CREATED, work).await;
+        let said = |done: Done| serde_json::to_value(Created::Copy(done.into())).unwrap_or_default();
+        return once(key, api, bytes, Some(name), (StatusCode::CREATED, said), work).await;
     }
     let new = NewWorkspace { template: template.unwrap_or_default(), limits: limits.unwrap_or_default().into(), env };
     let (free, wanted) = ((asked.clone(), name.clone(), new.clone()), new);
@@ -65,17 +104,18 @@ pub(super) async fn create_workspace(State(api): Asked, key: Key, Body(new, byte
     key.once(api, bytes, free, move |again| async move {
         let template = wanted.template.clone();
         asked.operations.make_workspace(&name, wanted, again).await?;
-        Ok(Made::plain(StatusCode::CREATED, json!({ "name": name, "template": template, "state": "absent" })))
+        let made = Created::New(Plain { name, template, state: "absent" });
+        Ok(Made::plain(StatusCode::CREATED, serde_json::to_value(made).unwrap_or_default()))
     })
     .await
 }
 
 /// Makes a workspace ready, as a login would.
 #[utoipa::path(post, path = "/workspaces/{name}/start", tag = "workspaces", params(("name" = String, Path)),
-    responses((status = 200, body = Value, description = "it runs; to who accepts text/event-stream, how it goes")), security(("token" = ["workspace"]), ("token" = ["provision"])))]
+    responses((status = 200, body = Started, description = "it runs; to who accepts text/event-stream, how it goes")), security(("token" = ["workspace"]), ("token" = ["provision"])))]
 pub(super) async fn start_workspace(State(api): Asked, Named(name): Named, watches: Watches) -> Result<Response, Problem> {
     let Starting { progress, done } = api.operations.start(&name).await?;
-    told(&api, watches, done, steps(progress), |path| (StatusCode::OK, json!({ "state": "running", "how": path.label() }))).await
+    told(&api, watches, done, steps(progress), started).await
 }
 
 /// When a workspace is stopped.
@@ -104,7 +144,7 @@ impl When {
 /// Stops a workspace, whoever is in it. Its home stays, and the next login starts it again. People at its terminals are told some time before,
 /// and who hangs up before that is over takes it back.
 #[utoipa::path(post, path = "/workspaces/{name}/stop", tag = "workspaces", params(("name" = String, Path), When),
-    responses((status = 200, body = Value, description = "it stands still; to who accepts text/event-stream, how it goes")), security(("token" = ["workspace"])))]
+    responses((status = 200, body = Stopped, description = "it stands still; to who accepts text/event-stream, how it goes")), security(("token" = ["workspace"])))]
 pub(super) async fn stop_workspace(
     State(api): Asked,
     Named(name): Named,
@@ -122,12 +162,12 @@ pub(super) async fn stop_workspace(
         let _ = answer.send(stopped);
     });
     let steps = stream::iter([json!({ "step": "stopping", "detail": "whoever is in it is told" })]);
-    told(&api, watches, done, steps, |()| (StatusCode::OK, json!({ "state": "stopped" }))).await
+    told(&api, watches, done, steps, stopped).await
 }
 
 /// Stops a workspace, as a stop does, and starts it again.
 #[utoipa::path(post, path = "/workspaces/{name}/restart", tag = "workspaces", params(("name" = String, Path), When),
-    responses((status = 200, body = Value, description = "it runs; to who accepts text/event-stream, how it goes")), security(("token" = ["workspace"])))]
+    responses((status = 200, body = Started, description = "it runs; to who accepts text/event-stream, how it goes")), security(("token" = ["workspace"])))]
 pub(super) async fn restart_workspace(
     State(api): Asked,
     Named(name): Named,
@@ -135,7 +175,15 @@ pub(super) async fn restart_workspace(
     watches: Watches,
 ) -> Result<Response, Problem> {
     let Starting { progress, done } = api.operations.restart(&name, when.notice()?).await?;
-    told(&api, watches, done, steps(progress), |path| (StatusCode::OK, json!({ "state": "running", "how": path.label() }))).await
+    told(&api, watches, done, steps(progress), started).await
+}
+
+fn stopped((): ()) -> (StatusCode, Value) {
+    (StatusCode::OK, serde_json::to_value(Stopped { state: "stopped" }).unwrap_or_default())
+}
+
+fn started(path: StartPath) -> (StatusCode, Value) {
+    (StatusCode::OK, serde_json::to_value(Started { state: "running", how: path.label() }).unwrap_or_default())
 }
 
 /// How far a start is, each time it is somewhere else.

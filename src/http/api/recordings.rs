@@ -24,7 +24,7 @@ use super::events::{AHEAD, event, place, streamed};
 use super::page::{Page, page};
 use super::problem::{Code, Problem};
 use super::take::{Numbered, Query, Recording as Id};
-use super::wire::time;
+use super::wire::{Moment, is_within, time};
 use super::{Api, Asked};
 use crate::audit::{Event, What};
 use crate::name::WorkspaceName;
@@ -40,8 +40,16 @@ pub(super) struct Which {
     workspace: Option<WorkspaceName>,
     /// Only those of this account.
     account: Option<String>,
+    /// Only those of this template.
+    template: Option<String>,
+    /// Only those that are so: `recording`, `complete` or `cut`.
+    state: Option<String>,
     /// Only those that began then or later, as `2026-11-30T04:30:00Z`.
-    since: Option<String>,
+    #[param(value_type = Option<String>)]
+    since: Option<Moment>,
+    /// Only those that began before, as `2026-11-30T04:30:00Z`.
+    #[param(value_type = Option<String>)]
+    until: Option<Moment>,
     /// Most entries of a page; 100 unless said otherwise.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
@@ -101,15 +109,16 @@ const LOOK: Duration = Duration::from_secs(1);
 /// All recordings, the newest first.
 #[utoipa::path(get, path = "/recordings", tag = "recordings", params(Which), responses((status = 200, body = Page<Recording>)), security(("token" = ["read"])))]
 pub(super) async fn list_recordings(State(api): Asked, Query(which): Query<Which>) -> Result<Json<Page<Recording>>, Problem> {
-    let Which { workspace, account, since, limit, cursor } = which;
-    let since = since.map(|since| humantime::parse_rfc3339_weak(&since)).transpose();
-    let since = since.map_err(|_| Problem::malformed("since is not a time, as 2026-11-30T04:30:00Z"))?;
+    let Which { workspace, account, template, state, since, until, limit, cursor } = which;
     let wanted = |id: &RecordingId, of: &WorkspaceName, by: &str| {
         workspace.as_ref().is_none_or(|workspace| workspace == of)
             && account.as_ref().is_none_or(|account| account == by)
-            && since.is_none_or(|since| id.began() >= since)
+            && is_within(id.began(), since, until)
     };
-    let all = api.recordings.list(wanted).await?.into_iter().map(Recording::from).collect();
+    let like = |one: &Recording| {
+        template.as_ref().is_none_or(|template| one.template == *template) && state.as_ref().is_none_or(|state| one.state == state)
+    };
+    let all = api.recordings.list(wanted).await?.into_iter().map(Recording::from).filter(like).collect();
     Ok(Json(page(all, limit, cursor.as_deref(), |one: &Recording| newest_first(&one.id))?))
 }
 

@@ -10,8 +10,7 @@ use super::Asked;
 use super::page::{Page, page};
 use super::problem::Problem;
 use super::take::{Named, Numbered, Query};
-use super::tasks::Part;
-use super::wire::time;
+use super::wire::{Moment, is_within, time};
 use crate::name::WorkspaceName;
 use crate::workspace::{AskError, SessionView};
 
@@ -23,6 +22,26 @@ pub(super) struct Which {
     /// Only those in this workspace.
     #[param(value_type = Option<String>)]
     workspace: Option<WorkspaceName>,
+    /// Only those of this account.
+    account: Option<String>,
+    /// Only those that began then or later, as `2026-01-31T12:00:00Z`.
+    #[param(value_type = Option<String>)]
+    since: Option<Moment>,
+    /// Only those that began before, as `2026-01-31T12:00:00Z`.
+    #[param(value_type = Option<String>)]
+    until: Option<Moment>,
+    /// Most entries of a page; 100 unless said otherwise.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+    /// Where to go on: `next` of the page before.
+    cursor: Option<String>,
+}
+
+/// Which sessions in a workspace are listed.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Whose {
     /// Only those of this account.
     account: Option<String>,
     /// Most entries of a page; 100 unless said otherwise.
@@ -52,11 +71,12 @@ pub(super) struct Session {
 /// All sessions.
 #[utoipa::path(get, path = "/sessions", tag = "sessions", params(Which), responses((status = 200, body = Page<Session>)), security(("token" = ["read"])))]
 pub(super) async fn list_sessions(State(api): Asked, Query(which): Query<Which>) -> Result<Json<Page<Session>>, Problem> {
-    let Which { workspace, account, limit, cursor } = which;
+    let Which { workspace, account, since, until, limit, cursor } = which;
     let mut all = api.operations.sessions();
     all.retain(|one| {
         workspace.as_ref().is_none_or(|workspace| one.workspace == *workspace)
             && account.as_ref().is_none_or(|account| one.account.as_str() == account)
+            && is_within(one.since, since, until)
     });
     let all = all.into_iter().map(Session::from).collect();
     // In the order of their numbers, whose text is in another.
@@ -71,14 +91,15 @@ pub(super) async fn end_session(State(api): Asked, Numbered(id): Numbered) -> Re
 }
 
 /// The sessions in a workspace.
-#[utoipa::path(get, path = "/workspaces/{name}/sessions", tag = "sessions", params(("name" = String, Path), Part),
+#[utoipa::path(get, path = "/workspaces/{name}/sessions", tag = "sessions", params(("name" = String, Path), Whose),
     responses((status = 200, body = Page<Session>)), security(("token" = ["read"]), ("token" = ["workspace"])))]
 pub(super) async fn list_its_sessions(
     State(api): Asked,
     Named(name): Named,
-    Query(Part { limit, cursor }): Query<Part>,
+    Query(Whose { account, limit, cursor }): Query<Whose>,
 ) -> Result<Json<Page<Session>>, Problem> {
-    let its = api.operations.sessions().into_iter().filter(|one| one.workspace == name).map(Session::from).collect();
+    let is_wanted = |one: &SessionView| one.workspace == name && account.as_ref().is_none_or(|account| one.account.as_str() == account);
+    let its = api.operations.sessions().into_iter().filter(is_wanted).map(Session::from).collect();
     Ok(Json(page(its, limit, cursor.as_deref(), |one: &Session| format!("{:020}", one.id))?))
 }
 

@@ -234,13 +234,13 @@ pub(super) async fn show_workspace(State(api): Asked, Named(name): Named) -> Res
 
 /// Changes limits, variables or policies of a workspace, one of them at a time.
 #[utoipa::path(patch, path = "/workspaces/{name}", tag = "workspaces", params(("name" = String, Path), ("If-Match" = Option<String>, Header)),
-    request_body = Patch, responses((status = 200, body = Outcome)), security(("token" = ["admin"])))]
+    request_body = Patch, responses((status = 200, body = Outcome, headers(("ETag" = String)))), security(("token" = ["admin"])))]
 pub(super) async fn patch_workspace(
     State(api): Asked,
     Named(name): Named,
     unchanged: IfMatch,
     Body(Patch { limits, env, policy }, _): Body<Patch>,
-) -> Result<Json<Outcome>, Problem> {
+) -> Result<impl IntoResponse, Problem> {
     let limits = limits.map(|limits| Change::Limit { reset: true, limits: limits.into() });
     let env = env.map(|env| {
         let unset = env.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| name.clone()).collect();
@@ -254,42 +254,47 @@ pub(super) async fn patch_workspace(
         (_, Some(_)) => return Err(Problem::refused("change limits, env or policy, one at a time")),
         (None, None) => return Err(Problem::refused("nothing is to be changed: give limits, env or policy")),
     };
-    Ok(Json(api.workspaces.change(&name, change, unchanged.revision()?).await?.into()))
+    Ok(answered(api.workspaces.change(&name, change, unchanged.revision()?).await?))
 }
 
 /// Changes anything that is set of a workspace, which need not be there yet.
 #[utoipa::path(post, path = "/workspaces/{name}/changes", tag = "workspaces", params(("name" = String, Path), ("If-Match" = Option<String>, Header)),
-    request_body = Asking, responses((status = 200, body = Outcome)), security(("token" = ["admin"])))]
+    request_body = Asking, responses((status = 200, body = Outcome, headers(("ETag" = String)))), security(("token" = ["admin"])))]
 pub(super) async fn change_workspace(
     State(api): Asked,
     Named(name): Named,
     unchanged: IfMatch,
     Body(asking, _): Body<Asking>,
-) -> Result<Json<Outcome>, Problem> {
-    Ok(Json(api.workspaces.change(&name, asking.try_into()?, unchanged.revision()?).await?.into()))
+) -> Result<impl IntoResponse, Problem> {
+    Ok(answered(api.workspaces.change(&name, asking.try_into()?, unchanged.revision()?).await?))
 }
 
 /// Lets nobody into a workspace, and stops it.
 #[utoipa::path(post, path = "/workspaces/{name}/suspend", tag = "workspaces", params(("name" = String, Path), ("If-Match" = Option<String>, Header)),
-    request_body = Suspension, responses((status = 200, body = Outcome)), security(("token" = ["admin"])))]
+    request_body = Suspension, responses((status = 200, body = Outcome, headers(("ETag" = String)))), security(("token" = ["admin"])))]
 pub(super) async fn suspend_workspace(
     State(api): Asked,
     Named(name): Named,
     unchanged: IfMatch,
     Body(Suspension { reason }, _): Body<Suspension>,
-) -> Result<Json<Outcome>, Problem> {
-    Ok(Json(api.workspaces.change(&name, Change::Suspend(reason), unchanged.revision()?).await?.into()))
+) -> Result<impl IntoResponse, Problem> {
+    Ok(answered(api.workspaces.change(&name, Change::Suspend(reason), unchanged.revision()?).await?))
 }
 
 /// Lets people into a suspended workspace again.
 #[utoipa::path(post, path = "/workspaces/{name}/resume", tag = "workspaces", params(("name" = String, Path), ("If-Match" = Option<String>, Header)),
-    responses((status = 200, body = Outcome)), security(("token" = ["admin"])))]
-pub(super) async fn resume_workspace(State(api): Asked, Named(name): Named, unchanged: IfMatch) -> Result<Json<Outcome>, Problem> {
-    Ok(Json(api.workspaces.change(&name, Change::Resume, unchanged.revision()?).await?.into()))
+    responses((status = 200, body = Outcome, headers(("ETag" = String)))), security(("token" = ["admin"])))]
+pub(super) async fn resume_workspace(State(api): Asked, Named(name): Named, unchanged: IfMatch) -> Result<impl IntoResponse, Problem> {
+    Ok(answered(api.workspaces.change(&name, Change::Resume, unchanged.revision()?).await?))
+}
+
+/// What came of a change, and the `ETag` that the workspace has now.
+fn answered(changed: Changed) -> impl IntoResponse {
+    ([(ETAG, etag(changed.revision))], Json(Outcome::from(changed)))
 }
 
 impl From<Changed> for Outcome {
-    fn from(Changed { applied, has_home, enforcement }: Changed) -> Self {
+    fn from(Changed { applied, has_home, enforcement, revision: _ }: Changed) -> Self {
         let (applied, why) = match applied {
             Applied::Now => ("now", None),
             Applied::AtNextStart => ("at-next-start", None),

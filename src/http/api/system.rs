@@ -3,15 +3,16 @@
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::Asked;
 use super::page::{Page, page};
 use super::problem::{Code, Problem};
 use super::take::Query;
 use super::tasks::Part;
 use super::wire::Limits;
+use super::{Asked, EngineView};
+use crate::engine::Kind;
 use crate::name::{TemplateName, WorkspaceName};
 use crate::workspace::QueueView;
 
@@ -36,8 +37,55 @@ pub(super) struct Queue {
     /// Containers that may run at once.
     capacity: usize,
     taken: usize,
+    /// How many wait, on this page or not.
     waiting: usize,
-    workspaces: Vec<Waiting>,
+    /// Those that wait, the next first.
+    items: Vec<Waiting>,
+    /// The `cursor` of the next page; `null`: this is the last.
+    next: Option<String>,
+}
+
+/// Who of the queue is listed.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Who {
+    /// Only this workspace.
+    #[param(value_type = Option<String>)]
+    workspace: Option<WorkspaceName>,
+    /// Most entries of a page; 100 unless said otherwise.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+    /// Where to go on: `next` of the page before.
+    cursor: Option<String>,
+}
+
+/// Something that runs containers, on a host.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Engine {
+    name: String,
+    #[schema(value_type = String, example = "docker")]
+    kind: Kind,
+    /// Where it is asked.
+    address: String,
+    /// Whether it answers.
+    answers: bool,
+    /// Its version; `null` where it does not answer.
+    version: Option<String>,
+    /// That of its API; `null` where it does not answer.
+    api: Option<String>,
+    /// Why it does not answer.
+    why: Option<String>,
+}
+
+/// What came of loading the configuration again.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Reloaded)]
+pub(super) struct Loaded {
+    /// The keys that changed.
+    changed: Vec<String>,
+    /// Those of them that only a restart applies.
+    needs_restart: Vec<String>,
 }
 
 /// A workspace that waits for a place.
@@ -68,6 +116,12 @@ pub(super) struct Which {
     #[serde(default)]
     #[param(required = false)]
     idle: bool,
+    /// Only those of this workspace.
+    #[param(value_type = Option<String>)]
+    workspace: Option<WorkspaceName>,
+    /// Only those of workspaces of this template.
+    #[param(value_type = Option<String>)]
+    template: Option<TemplateName>,
     /// Most entries of a page; 100 unless said otherwise.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
@@ -93,20 +147,27 @@ pub(super) async fn list_templates(State(api): Asked, Query(Part { limit, cursor
 }
 
 /// Places, and who waits for one.
-#[utoipa::path(get, path = "/queue", tag = "gateway", responses((status = 200, body = Queue)), security(("token" = ["read"])))]
-pub(super) async fn show_queue(State(api): Asked) -> Json<Queue> {
+#[utoipa::path(get, path = "/queue", tag = "gateway", params(Who), responses((status = 200, body = Queue)), security(("token" = ["read"])))]
+pub(super) async fn show_queue(State(api): Asked, Query(Who { workspace, limit, cursor }): Query<Who>) -> Result<Json<Queue>, Problem> {
     let QueueView { capacity, taken, waiting, workspaces } = api.operations.queue();
-    let workspaces = workspaces.into_iter().map(|(position, workspace)| Waiting { workspace, position }).collect();
-    Json(Queue { capacity, taken, waiting, workspaces })
+    let wanted = workspaces.into_iter().filter(|(_, name)| workspace.as_ref().is_none_or(|workspace| workspace == name));
+    let all = wanted.map(|(position, workspace)| Waiting { workspace, position }).collect();
+    // Who has left meanwhile moves the others up: one may be told of twice, and none is left out.
+    let Page { items, next } = page(all, limit, cursor.as_deref(), |one: &Waiting| format!("{:020}.{}", one.position, one.workspace))?;
+    Ok(Json(Queue { capacity, taken, waiting, items, next }))
 }
 
 /// What keeps workspaces running.
 #[utoipa::path(get, path = "/leases", tag = "gateway", params(Which), responses((status = 200, body = Page<Leases>)), security(("token" = ["read"])))]
 pub(super) async fn list_leases(
     State(api): Asked,
-    Query(Which { idle, limit, cursor }): Query<Which>,
+    Query(Which { idle, workspace, template, limit, cursor }): Query<Which>,
 ) -> Result<Json<Page<Leases>>, Problem> {
-    let all = api.workspaces.overview().into_iter().filter(|one| idle || one.leases > 0);
+    let all = api.workspaces.overview().into_iter().filter(|one| {
+        (idle || one.leases > 0)
+            && workspace.as_ref().is_none_or(|workspace| one.name == *workspace)
+            && template.as_ref().is_none_or(|template| one.template == *template)
+    });
     let one = |seen: crate::workspace::Overview| Leases {
         workspace: seen.name,
         leases: seen.leases,
@@ -115,24 +176,30 @@ pub(super) async fn list_leases(
     Ok(Json(page(all.map(one).collect(), limit, cursor.as_deref(), |one: &Leases| one.workspace.to_string())?))
 }
 
-/// What runs the containers.
-#[utoipa::path(get, path = "/engine", tag = "gateway", responses((status = 200, body = Value)), security(("token" = ["read"])))]
-pub(super) async fn show_engine(State(api): Asked) -> Json<Value> {
-    Json(match api.gateway.engine().await {
-        Ok((version, interface)) => json!({ "kind": "docker", "answers": true, "version": version, "api": interface }),
-        Err(why) => json!({ "kind": "docker", "answers": false, "why": why }),
-    })
+/// What runs the containers, on which hosts.
+#[utoipa::path(get, path = "/engines", tag = "gateway", params(Part), responses((status = 200, body = Page<Engine>)), security(("token" = ["read"])))]
+pub(super) async fn list_engines(State(api): Asked, Query(Part { limit, cursor }): Query<Part>) -> Result<Json<Page<Engine>>, Problem> {
+    let all = api.gateway.engines().await.into_iter().map(Engine::from).collect();
+    Ok(Json(page(all, limit, cursor.as_deref(), |one: &Engine| one.name.clone())?))
 }
 
 /// The configuration in effect; secrets are `***`.
-#[utoipa::path(get, path = "/config", tag = "gateway", responses((status = 200, body = Value)), security(("token" = ["admin"])))]
+#[utoipa::path(get, path = "/config", tag = "gateway", responses((status = 200, body = std::collections::BTreeMap<String, Value>)), security(("token" = ["admin"])))]
 pub(super) async fn show_config(State(api): Asked) -> Json<Value> {
     Json(api.gateway.settings())
 }
 
 /// Loads the configuration again, as SIGHUP does. One that cannot be used changes nothing.
-#[utoipa::path(post, path = "/reload", tag = "gateway", responses((status = 200, body = Value)), security(("token" = ["admin"])))]
-pub(super) async fn reload(State(api): Asked) -> Result<Json<Value>, Problem> {
+#[utoipa::path(post, path = "/reload", tag = "gateway", responses((status = 200, body = Loaded)), security(("token" = ["admin"])))]
+pub(super) async fn reload(State(api): Asked) -> Result<Json<Loaded>, Problem> {
     let done = api.gateway.reload().await.map_err(|why| Problem::new(Code::Refused, why))?;
-    Ok(Json(json!({ "changed": done.changed, "needs_restart": done.needs_restart })))
+    Ok(Json(Loaded { changed: done.changed, needs_restart: done.needs_restart }))
+}
+
+impl From<EngineView> for Engine {
+    fn from(EngineView { name, kind, address, versions }: EngineView) -> Self {
+        let (answers, why) = (versions.is_ok(), versions.as_ref().err().cloned());
+        let (version, api) = versions.ok().unzip();
+        Self { name, kind, address, answers, version, api, why }
+    }
 }

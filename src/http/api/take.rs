@@ -7,6 +7,7 @@ use axum::body::to_bytes;
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::header::{CONTENT_TYPE, IF_MATCH};
 use axum::http::request::Parts;
+use data_encoding::BASE64_NOPAD;
 use serde::de::DeserializeOwned;
 
 use super::problem::{Code, Problem};
@@ -27,6 +28,9 @@ pub(super) struct AccountNamed(pub(super) AccountName);
 
 /// The link that the path ends with: hexadecimal digits.
 pub(super) struct LinkNamed(pub(super) String);
+
+/// The key that the path ends with, by its fingerprint, as `SHA256:…`.
+pub(super) struct KeyNamed(pub(super) String);
 
 /// The number that the path ends with.
 pub(super) struct Numbered(pub(super) u64);
@@ -73,6 +77,17 @@ impl<S: Send + Sync> FromRequestParts<S> for LinkNamed {
         let id = parameter(parts, state, "link").await?;
         let is_id = (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_hexdigit());
         if is_id { Ok(Self(id)) } else { Err(Problem::malformed("a link is named by hexadecimal digits")) }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for KeyNamed {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let text = parameter(parts, state, "fingerprint").await?;
+        let digest = text.strip_prefix("SHA256:").map(|digest| BASE64_NOPAD.decode(digest.as_bytes()));
+        let is_one = matches!(digest, Some(Ok(bytes)) if bytes.len() == 32);
+        if is_one { Ok(Self(text)) } else { Err(Problem::malformed("a key is named by its fingerprint, as SHA256:…, with / as %2F")) }
     }
 }
 

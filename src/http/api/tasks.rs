@@ -25,8 +25,8 @@ use super::events::{Watches, told};
 use super::once::{Key, Made};
 use super::page::{Page, page};
 use super::problem::Problem;
-use super::take::{Body, Named, Query};
-use super::wire::time;
+use super::take::{Body, IfMatch, Named, Query};
+use super::wire::{Moment, is_within, time};
 use super::{Api, Asked};
 use crate::backup;
 use crate::name::{SnapshotName, WorkspaceName};
@@ -110,6 +110,28 @@ pub(super) struct Part {
     pub(super) cursor: Option<String>,
 }
 
+/// Which deleted workspaces are listed.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Gone {
+    /// Only those whose name begins so.
+    prefix: Option<String>,
+    /// Only those that are so: `deleting`, `deleted`, `removing` or `coming-back`.
+    state: Option<String>,
+    /// Only those that were deleted then or later, as `2026-01-31T12:00:00Z`.
+    #[param(value_type = Option<String>)]
+    since: Option<Moment>,
+    /// Only those that were deleted before, as `2026-01-31T12:00:00Z`.
+    #[param(value_type = Option<String>)]
+    until: Option<Moment>,
+    /// Most entries of a page; 100 unless said otherwise.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+    /// Where to go on: `next` of the page before.
+    cursor: Option<String>,
+}
+
 /// What was done.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Done)]
@@ -179,17 +201,19 @@ pub(super) struct Deleted {
 }
 
 /// Begins a task, and tells how it goes.
-#[utoipa::path(post, path = "/workspaces/{name}/tasks", tag = "workspaces", params(("name" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
+#[utoipa::path(post, path = "/workspaces/{name}/tasks", tag = "workspaces", params(("name" = String, Path), ("Idempotency-Key" = Option<String>, Header), ("If-Match" = Option<String>, Header)),
     request_body = Asking, responses((status = 200, body = WasDone, description = "done; to who accepts text/event-stream, how it goes")), security(("token" = ["admin"])))]
 pub(super) async fn begin_task(
     State(api): Asked,
     Named(name): Named,
     watches: Watches,
     key: Key,
+    unchanged: IfMatch,
     Body(asking, bytes): Body<Asking>,
 ) -> Result<Response, Problem> {
+    let revision = unchanged.revision()?;
     if !key.is_for_an_answer(&watches)? {
-        return begun(&api, watches, &name, asking.into()).await;
+        return begun(&api, watches, &name, asking.into(), revision).await;
     }
     let makes = match &asking {
         Asking::Copy { to } => Some(to.clone()),
@@ -197,26 +221,32 @@ pub(super) async fn begin_task(
         _ => None,
     };
     let (task, asked) = (asking.into(), api.clone());
-    once(key, api, bytes, makes, StatusCode::OK, async move || waited(asked.workspaces.begin(&name, task)).await).await
+    once(key, api, bytes, makes, (StatusCode::OK, said), async move || waited(asked.workspaces.begin_if(&name, task, revision)).await).await
 }
 
 /// Deletes a workspace: people in it are told, its container and its secrets go, its home can be had back for a while.
-#[utoipa::path(delete, path = "/workspaces/{name}", tag = "workspaces", params(("name" = String, Path), How),
+#[utoipa::path(delete, path = "/workspaces/{name}", tag = "workspaces", params(("name" = String, Path), How, ("If-Match" = Option<String>, Header)),
     responses((status = 200, body = WasDone, description = "done; to who accepts text/event-stream, how it goes")), security(("token" = ["admin"])))]
 pub(super) async fn delete_workspace(
     State(api): Asked,
     Named(name): Named,
     Query(How { now, backups }): Query<How>,
     watches: Watches,
+    unchanged: IfMatch,
 ) -> Result<Response, Problem> {
-    begun(&api, watches, &name, Task::Delete { now, backups }).await
+    begun(&api, watches, &name, Task::Delete { now, backups }, unchanged.revision()?).await
 }
 
 /// Has a deleted workspace back, but for its secrets.
-#[utoipa::path(post, path = "/workspaces/{name}/undelete", tag = "workspaces", params(("name" = String, Path)),
+#[utoipa::path(post, path = "/workspaces/{name}/undelete", tag = "workspaces", params(("name" = String, Path), ("If-Match" = Option<String>, Header)),
     responses((status = 200, body = WasDone, description = "done; to who accepts text/event-stream, how it goes")), security(("token" = ["admin"])))]
-pub(super) async fn undelete_workspace(State(api): Asked, Named(name): Named, watches: Watches) -> Result<Response, Problem> {
-    begun(&api, watches, &name, Task::Undelete).await
+pub(super) async fn undelete_workspace(
+    State(api): Asked,
+    Named(name): Named,
+    watches: Watches,
+    unchanged: IfMatch,
+) -> Result<Response, Problem> {
+    begun(&api, watches, &name, Task::Undelete, unchanged.revision()?).await
 }
 
 /// A workspace in one stream, which breaks off where that was not all of it.
@@ -237,20 +267,27 @@ pub(super) async fn export_workspace(State(api): Asked, Named(name): Named) -> R
 pub(super) async fn import_workspace(State(api): Asked, Named(name): Named, key: Key, body: Bytes) -> Result<Response, Problem> {
     let bytes = StreamReader::new(Box::pin(body.into_data_stream().map_err(io::Error::other)));
     let asked = api.clone();
-    once(key, api, Vec::new(), Some(name.clone()), StatusCode::OK, async move || asked.workspaces.import(&name, Box::new(bytes)).await)
-        .await
+    once(key, api, Vec::new(), Some(name.clone()), (StatusCode::OK, said), async move || {
+        asked.workspaces.import(&name, Box::new(bytes)).await
+    })
+    .await
 }
 
 /// All workspaces that were deleted and are not gone yet.
-#[utoipa::path(get, path = "/deleted", tag = "workspaces", params(Part), responses((status = 200, body = Page<Deleted>)), security(("token" = ["read"])))]
-pub(super) async fn list_deleted(State(api): Asked, Query(Part { limit, cursor }): Query<Part>) -> Result<Json<Page<Deleted>>, Problem> {
-    let all = api.workspaces.deleted().await?.into_iter().map(Deleted::from).collect();
+#[utoipa::path(get, path = "/deleted", tag = "workspaces", params(Gone), responses((status = 200, body = Page<Deleted>)), security(("token" = ["read"])))]
+pub(super) async fn list_deleted(State(api): Asked, Query(gone): Query<Gone>) -> Result<Json<Page<Deleted>>, Problem> {
+    let Gone { prefix, state, since, until, limit, cursor } = gone;
+    let of_then = api.workspaces.deleted().await?.into_iter().filter(|one| is_within(one.since, since, until));
+    let wanted = |one: &Deleted| {
+        prefix.as_ref().is_none_or(|prefix| one.name.as_str().starts_with(prefix)) && state.as_ref().is_none_or(|state| one.state == state)
+    };
+    let all = of_then.map(Deleted::from).filter(wanted).collect();
     Ok(Json(page(all, limit, cursor.as_deref(), |one: &Deleted| one.name.to_string())?))
 }
 
 /// What comes of a task, or how it goes.
-async fn begun(api: &Api, watches: Watches, name: &WorkspaceName, task: Task) -> Result<Response, Problem> {
-    let Running { step, done } = api.workspaces.begin(name, task);
+async fn begun(api: &Api, watches: Watches, name: &WorkspaceName, task: Task, revision: Option<i64>) -> Result<Response, Problem> {
+    let Running { step, done } = api.workspaces.begin_if(name, task, revision);
     told(api, watches, done, steps(step), |done| (StatusCode::OK, said(done))).await
 }
 
@@ -265,7 +302,7 @@ pub(super) async fn once<W>(
     api: Arc<Api>,
     bytes: Vec<u8>,
     makes: Option<WorkspaceName>,
-    status: StatusCode,
+    (status, said): (StatusCode, fn(Done) -> Value),
     work: impl FnOnce() -> W + Send + 'static,
 ) -> Result<Response, Problem>
 where

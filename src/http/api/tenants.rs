@@ -9,7 +9,6 @@ use axum::http::header::HOST;
 use axum::response::Response;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::Asked;
@@ -18,6 +17,7 @@ use super::once::Key;
 use super::problem::Problem;
 use super::take::Body;
 use super::wire::Limits;
+use crate::address::PublicAddress;
 use crate::name::{TemplateName, VariableName, WorkspaceName};
 use crate::workspace::NewWorkspace;
 
@@ -57,9 +57,12 @@ pub(super) struct Tenant {
     #[schema(value_type = String)]
     workspace: WorkspaceName,
     /// Where to log in.
-    url: String,
+    ssh: String,
     /// The same as a command.
     command: String,
+    /// Where what the workspace serves on its loopback is reached, with `{port}` in place of the port; `null` where workspaces have no URLs. Who has
+    /// no link to it opens nothing, but where a port is public.
+    web: Option<String>,
     /// A password that was made up; shown this once.
     #[serde(skip_serializing_if = "Option::is_none")]
     password: Option<String>,
@@ -69,6 +72,8 @@ pub(super) struct Tenant {
 
 /// How long the answer waits for the workspace to run: with one in the pool it does after a fraction of this.
 const READY: Duration = Duration::from_millis(700);
+/// Where to log in when nobody has said.
+const NOWHERE: &str = "localhost";
 
 /// Makes an account and its workspace, and begins to make that ready.
 #[utoipa::path(post, path = "/tenants", tag = "accounts", params(("Idempotency-Key" = Option<String>, Header)), request_body = New,
@@ -85,7 +90,10 @@ pub(super) async fn create_tenant(
     let account = Ready::try_from(accounts::New { name: account, password, generate_password, keys, workspace, template })?;
     debug_assert!(account.opens());
     let workspace = account.lands_in();
-    let host = host(&headers);
+    let (public, listens) = api.gateway.ssh_address();
+    let port = public.as_ref().and_then(PublicAddress::port).unwrap_or(listens);
+    let reached = public.or_else(|| asked_at(&headers));
+    let web = api.gateway.urls().pattern_of(&workspace);
     let (free, asked) = ((Arc::clone(&api), account.name.clone(), workspace.clone(), wanted.clone()), Arc::clone(&api));
     let free = async move {
         is_free(&free.0, &free.1).await?;
@@ -100,26 +108,25 @@ pub(super) async fn create_tenant(
             Ok(starting) => matches!(tokio::time::timeout(READY, starting.done).await, Ok(Ok(Ok(_)))),
             Err(_) => false,
         };
-        let port = asked.gateway.ssh_port();
         let typed = name.as_str();
-        let body: Value = json!({
-            "account": typed,
-            "workspace": workspace,
-            "url": format!("ssh://{}@{host}:{port}", percent(typed)),
-            "command": format!("ssh -p {port} -l {} {host}", quoted(typed)),
-            "ready": ready,
-        });
-        Ok(with_password(body, password))
+        let (host, url_host) = reached.map_or_else(|| (NOWHERE.to_owned(), NOWHERE.to_owned()), |at| (at.host(), at.url_host()));
+        let tenant = Tenant {
+            account: typed.to_owned(),
+            workspace,
+            ssh: format!("ssh://{}@{url_host}:{port}", percent(typed)),
+            command: format!("ssh -p {port} -l {} {host}", quoted(typed)),
+            web,
+            password: None,
+            ready,
+        };
+        Ok(with_password(serde_json::to_value(tenant).unwrap_or_default(), password))
     })
     .await
 }
 
-/// The name by which this gateway was asked, without its port, if it is one.
-fn host(headers: &HeaderMap) -> String {
-    let given = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let name = given.rsplit_once(':').map_or(given, |(name, _)| name);
-    let fits = !name.is_empty() && name.len() <= 253 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte));
-    if fits && !name.starts_with('-') { name.to_owned() } else { "localhost".to_owned() }
+/// The name by which this gateway was asked, if it is one.
+fn asked_at(headers: &HeaderMap) -> Option<PublicAddress> {
+    headers.get(HOST)?.to_str().ok()?.parse().ok()
 }
 
 /// A name as a part of a URL.
@@ -143,9 +150,8 @@ mod tests {
         assert_eq!(quoted("alice"), "alice");
         assert_eq!(quoted("a b';rm"), "'a b'\\'';rm'");
         assert_eq!(percent("a@b/c"), "a%40b%2Fc");
-        let from = |value: &'static str| host(&HeaderMap::from_iter([(HOST, axum::http::HeaderValue::from_static(value))]));
-        assert_eq!(from("example.org:2280"), "example.org");
-        assert_eq!(from("-oProxyCommand=x"), "localhost");
-        assert_eq!(from("a;b"), "localhost");
+        let from = |value: &'static str| asked_at(&HeaderMap::from_iter([(HOST, axum::http::HeaderValue::from_static(value))]));
+        assert_eq!(from("example.org:2280").map(|at| at.host()).as_deref(), Some("example.org"));
+        assert_eq!(from("-oProxyCommand=x"), None);
     }
 }

@@ -88,6 +88,25 @@ impl From<LimitOverrides> for Limits {
     }
 }
 
+/// A moment as it is asked for, in UTC: `2026-01-31T12:00:00Z`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Moment(pub(super) SystemTime);
+
+impl TryFrom<String> for Moment {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        let parsed = humantime::parse_rfc3339_weak(&text);
+        parsed.map(Self).map_err(|_| "since and until are moments in UTC, such as 2026-01-31T12:00:00Z")
+    }
+}
+
+/// Whether something is of the time from `since` on and before `until`.
+pub(super) fn is_within(at: SystemTime, since: Option<Moment>, until: Option<Moment>) -> bool {
+    since.is_none_or(|since| at >= since.0) && until.is_none_or(|until| at < until.0)
+}
+
 /// To the second, in UTC.
 pub(super) fn time(time: SystemTime) -> String {
     humantime::format_rfc3339_seconds(time).to_string()

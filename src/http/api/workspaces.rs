@@ -8,7 +8,6 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use tokio_util::io::ReaderStream;
 use utoipa::{IntoParams, ToSchema};
 
@@ -35,6 +34,24 @@ pub(super) struct Which {
     template: Option<TemplateName>,
     /// Only those whose name begins so.
     prefix: Option<String>,
+    /// Only those that nobody is let into, or only the others.
+    suspended: Option<bool>,
+    /// Only those whose container is of its template's image as it is now, `current`, or as it was, `older`.
+    image: Option<String>,
+    /// Most entries of a page; 100 unless said otherwise.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+    /// Where to go on: `next` of the page before.
+    cursor: Option<String>,
+}
+
+/// Which services are listed.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Of {
+    /// Only those that are so: `ready`, `unready`, `unknown` or `stopped`.
+    state: Option<String>,
     /// Most entries of a page; 100 unless said otherwise.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
@@ -108,31 +125,51 @@ pub(super) struct Service {
     name: ServiceName,
     state: &'static str,
     restarts: Option<u32>,
-    /// How it ended last: `{"status": 1}` or `{"signal": 9}`.
-    exit: Option<Value>,
+    /// How it ended last.
+    exit: Option<Exit>,
+}
+
+/// How a service ended.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = ServiceExit)]
+pub(super) enum Exit {
+    /// By itself, with this status.
+    Status(u8),
+    /// By this signal.
+    Signal(u8),
 }
 
 /// All workspaces that there are.
 #[utoipa::path(get, path = "/workspaces", tag = "workspaces", params(Which), responses((status = 200, body = Page<Workspace>)),
     security(("token" = ["read"]), ("token" = ["provision"])))]
 pub(super) async fn list_workspaces(State(api): Asked, Query(which): Query<Which>) -> Result<Json<Page<Workspace>>, Problem> {
-    let Which { state, template, prefix, limit, cursor } = which;
+    let Which { state, template, prefix, suspended, image, limit, cursor } = which;
     let mut all = api.operations.known().await?;
     all.retain(|one| {
         state.as_ref().is_none_or(|state| one.state == state)
             && template.as_ref().is_none_or(|template| one.template == *template)
             && prefix.as_ref().is_none_or(|prefix| one.name.as_str().starts_with(prefix))
+            && suspended.is_none_or(|suspended| one.suspended == suspended)
+            && image.as_ref().is_none_or(|image| one.now.as_ref().and_then(|now| now.image).is_some_and(|age| age.label() == image))
     });
     let all = all.into_iter().map(Workspace::from).collect();
     Ok(Json(page(all, limit, cursor.as_deref(), |one: &Workspace| one.name.to_string())?))
 }
 
 /// How the services of a workspace stand.
-#[utoipa::path(get, path = "/workspaces/{name}/services", tag = "workspaces", params(("name" = String, Path)),
+#[utoipa::path(get, path = "/workspaces/{name}/services", tag = "workspaces", params(("name" = String, Path), Of),
     responses((status = 200, body = Page<Service>)), security(("token" = ["read"]), ("token" = ["workspace"])))]
-pub(super) async fn list_services(State(api): Asked, Named(name): Named) -> Result<Json<Page<Service>>, Problem> {
-    let items = api.workspaces.services(&name)?.into_iter().map(Service::from).collect();
-    Ok(Json(Page { items, next: None }))
+pub(super) async fn list_services(
+    State(api): Asked,
+    Named(name): Named,
+    Query(Of { state, limit, cursor }): Query<Of>,
+) -> Result<Json<Page<Service>>, Problem> {
+    let wanted = |one: &Service| state.as_ref().is_none_or(|state| one.state == state);
+    let all = api.workspaces.services(&name)?.into_iter().map(Service::from).enumerate().filter(|(_, one)| wanted(one)).collect();
+    // In the order in which the template has them.
+    let Page { items, next } = page(all, limit, cursor.as_deref(), |(place, _): &(usize, Service)| format!("{place:08}"))?;
+    Ok(Json(Page { items: items.into_iter().map(|(_, one)| one).collect(), next }))
 }
 
 /// What the services of a workspace have said, byte for byte.
@@ -206,8 +243,8 @@ impl From<UpgradeView> for Pending {
 impl From<ServiceView> for Service {
     fn from(seen: ServiceView) -> Self {
         let exit = seen.exit.map(|exit| match exit {
-            ServiceExit::Status(status) => json!({ "status": status }),
-            ServiceExit::Signal(signal) => json!({ "signal": signal }),
+            ServiceExit::Status(status) => Exit::Status(status),
+            ServiceExit::Signal(signal) => Exit::Signal(signal),
         });
         Self { name: seen.name, state: seen.standing.label(), restarts: seen.restarts, exit }
     }

@@ -30,8 +30,18 @@ async fn one_is_made_once_started_for_nobody_and_stopped_whoever_is_in_it() {
     settle().await;
     assert_eq!(*stay.ending.borrow(), Some(Ending::Stopping("an administrator stopped it")));
     world.directory.stop(&alice, None).await.unwrap();
+    // Only as somebody has read it, where she says so.
+    let read = world.directory.details(&alice).await.unwrap().revision;
+    let changed =
+        world.directory.change(&alice, Change::Env { set: [("A".parse().unwrap(), "1".to_owned())].into(), unset: Vec::new() }, Some(read));
+    assert_eq!(changed.await.unwrap().revision, read + 1);
+    for now in [false, true] {
+        let deleting = world.directory.begin_if(&alice, Task::Delete { now, backups: false }, Some(read));
+        assert!(matches!(deleting.done.await.unwrap(), Err(AskError::Changed)));
+    }
+    assert_eq!(world.directory.known().await.unwrap().len(), 1, "nothing was done");
     // One that is taken away while it is stopped is no reason to wait.
-    world.directory.begin(&alice, Task::Delete { now: true, backups: false }).done.await.unwrap().unwrap();
+    world.directory.begin_if(&alice, Task::Delete { now: true, backups: false }, Some(read + 1)).done.await.unwrap().unwrap();
     timeout(Duration::from_secs(5), world.directory.stop(&alice, None)).await.unwrap().ok();
     assert_eq!(world.directory.known().await.unwrap().len(), 0);
 }
@@ -55,7 +65,9 @@ async fn the_queue_and_the_pool_are_told_and_changed_until_the_settings_are_next
     assert!(matches!(world.directory.change_pool(Some((was.size, was.paused)), size(3)), Err(AskError::Changed)));
     assert!(matches!(world.directory.change_pool(None, size(1_000_000)), Err(AskError::Refused(_))));
     assert_eq!(world.directory.pool().size, 2);
-    world.directory.drain_pool().await;
+    assert!(matches!(world.directory.drain_pool(Some((was.size, was.paused))).await, Err(AskError::Changed)));
+    assert!(!world.directory.pool().paused, "nothing was done");
+    world.directory.drain_pool(Some((2, was.paused))).await.unwrap();
     assert!(world.directory.pool().paused);
     world.directory.reload(rules());
     assert_eq!((world.directory.pool().size, world.directory.pool().paused), (0, false));

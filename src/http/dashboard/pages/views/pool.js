@@ -49,7 +49,7 @@ function queuePanel(queue) {
     const row = (one) => h('li', { key: one.workspace }, h('span.number', {}, one.position), h('a', { href: `#/workspaces/${one.workspace}` }, one.workspace));
     return panel('Places', { id: 'queue' },
         h('p', {}, `${queue.taken} of ${queue.capacity} containers that may run at once.`),
-        queue.workspaces.length ? h('ol.queue', {}, queue.workspaces.map(row)) : empty('Nobody waits.'));
+        queue.items.length ? h('ol.queue', {}, queue.items.map(row), queue.next ? h('li', { key: 'more' }, '…') : null) : empty('Nobody waits.'));
 }
 
 function templatesTable(templates, pool) {

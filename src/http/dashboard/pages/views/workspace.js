@@ -32,7 +32,7 @@ export default {
         ]);
         if (may('read') && Date.now() - state.asked > BACKUPS_EVERY) {
             state.asked = Date.now();
-            maybe(`/backups?workspace=${encodeURIComponent(argument)}`, signal).then((backups) => { state.backups = backups; }, () => {});
+            maybe(`/backups?workspace=${encodeURIComponent(argument)}&limit=10`, signal).then((backups) => { state.backups = backups; }, () => {});
         }
         return { details, etag, usage, sessions, links };
     },
@@ -191,7 +191,7 @@ function servicesPanel(details) {
 function backupsPanel(backups) {
     if (!backups) return null;
     return panel('Backups', { id: 'backups' }, table({
-        caption: 'Backups', rows: backups.backups.slice(0, 10), key: (one) => one.id, none: 'There are none yet.',
+        caption: 'Backups', rows: backups.items, key: (one) => one.id, none: 'There are none yet.',
         columns: [
             { name: 'at', title: 'Made', class: 'name', cell: (one) => moment(one.at) },
             { name: 'bytes', title: 'Size', class: 'number', cell: (one) => bytes(one.bytes) },
