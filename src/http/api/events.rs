@@ -15,10 +15,10 @@ use axum::http::request::Parts;
 use axum::response::sse::{Event as Sent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt, stream};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot};
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 
 use super::problem::{Code, Problem};
 use super::take::Query;
@@ -45,6 +45,18 @@ pub(super) struct Of {
 
 /// For how long a stream can be asked for, in seconds.
 const LONGEST: u64 = 24 * 60 * 60;
+/// An event of a stream, which is described as that: each of a `text/event-stream` is one.
+#[derive(Serialize, ToSchema)]
+#[schema(as = StreamEvent)]
+pub(super) struct Told {
+    /// Its kind.
+    event: String,
+    /// What it says: an object, as JSON.
+    data: String,
+    /// Its number, where it has one.
+    id: Option<String>,
+}
+
 /// How often something is sent though nothing happens, so that both sides know that the other is there.
 const ALIVE: Duration = Duration::from_secs(15);
 /// Events that wait for who reads slowly, beside those that wait for everybody.
@@ -106,7 +118,7 @@ where
 
 /// Everything that happens from now on. Who reads too slowly is told how much she missed, and then no more: what is now, the lists say.
 #[utoipa::path(get, path = "/events", tag = "events", params(Of),
-    responses((status = 200, content_type = "text/event-stream", body = String)), security(("token" = ["read"])))]
+    responses((status = 200, content_type = "text/event-stream", body = Told)), security(("token" = ["read"])))]
 pub(super) async fn watch_events(State(api): Asked, Query(Of { workspace, seconds }): Query<Of>) -> Result<Response, Problem> {
     if seconds.is_some_and(|seconds| !(1..=LONGEST).contains(&seconds)) {
         return Err(Problem::malformed(format!("seconds must be from 1 to {LONGEST}")));

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use utoipa::{IntoParams, ToSchema};
 
 use super::access::Caller;
-use super::events::{AHEAD, event, place, streamed};
+use super::events::{AHEAD, Told, event, place, streamed};
 use super::page::{Page, page};
 use super::problem::{Code, Problem};
 use super::take::{Numbered, Query, Recording as Id};
@@ -159,7 +159,7 @@ pub(super) async fn download_recording(
 /// A recording as screens, at the pace of its session: an event `recording`, then a `frame` whenever something has changed, at last `end`, with
 /// `complete`, or `error`.
 #[utoipa::path(get, path = "/recordings/{id}/frames", tag = "recordings", params(("id" = String, Path), How),
-    responses((status = 200, content_type = "text/event-stream", body = String)), security(("token" = ["admin"])))]
+    responses((status = 200, content_type = "text/event-stream", body = Told)), security(("token" = ["admin"])))]
 pub(super) async fn play_recording(
     State(api): Asked,
     Id(id): Id,
@@ -200,7 +200,7 @@ pub(super) async fn play_recording(
 /// What the screen of a session looks like: a `frame` at once and whenever something has changed, at most eight a second, and `end` with the
 /// session. Only where the template says `watch = true`; who is watched was told at login that she may be.
 #[utoipa::path(get, path = "/sessions/{id}/watch", tag = "sessions", params(("id" = u64, Path)),
-    responses((status = 200, content_type = "text/event-stream", body = String)), security(("token" = ["admin"])))]
+    responses((status = 200, content_type = "text/event-stream", body = Told)), security(("token" = ["admin"])))]
 pub(super) async fn watch_session(
     State(api): Asked,
     Numbered(session): Numbered,
