@@ -64,7 +64,7 @@ impl Audit {
     pub fn record(&self, mut event: Event) {
         let Some(inner) = &self.0 else { return };
         event.what = event.what.tamed();
-        if let Err(TrySendError::Full(_)) = inner.orders.try_send(Order::Write(event)) {
+        if let Err(TrySendError::Full(_)) = inner.orders.try_send(Order::Write(Box::new(event))) {
             inner.lost.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// What the thread is told.
 pub(super) enum Order {
-    Write(Event),
+    Write(Box<Event>),
     End,
 }
 
@@ -121,13 +121,13 @@ impl Writer {
             let mut events = Vec::new();
             let mut ends = false;
             match order {
-                Ok(Order::Write(event)) => events.push(event),
+                Ok(Order::Write(event)) => events.push(*event),
                 Ok(Order::End) | Err(RecvTimeoutError::Disconnected) => ends = true,
                 Err(RecvTimeoutError::Timeout) => {}
             }
             while events.len() < BATCH && !ends {
                 match orders.try_recv() {
-                    Ok(Order::Write(event)) => events.push(event),
+                    Ok(Order::Write(event)) => events.push(*event),
                     Ok(Order::End) => ends = true,
                     Err(_) => break,
                 }

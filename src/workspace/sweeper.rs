@@ -379,10 +379,9 @@ impl Directory {
             .collect();
         for (name, record) in running {
             // Deleted meanwhile: what is forgotten stays so.
-            if !self.drivers.get(&name).is_some_and(|entry| entry.seen.borrow().running.is_some()) {
-                continue;
+            if self.drivers.get(&name).is_some_and(|entry| entry.seen.borrow().running.is_some()) {
+                Arc::clone(&self.house).remember(name, record).await;
             }
-            Arc::clone(&self.house).remember(name, record).await;
         }
     }
 }
