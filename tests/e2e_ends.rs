@@ -384,7 +384,7 @@ fn traces(state: &Path, name: &str) -> Vec<String> {
     assert!(tables.len() >= 9, "{tables:?}");
     for table in tables {
         let mut all = database.prepare(&format!("select * from {table}")).unwrap();
-        let columns: Vec<String> = all.column_names().into_iter().map(str::to_owned).collect();
+        let columns: Vec<String> = all.column_names().map(str::to_owned).collect();
         let mut rows = all.query([]).unwrap();
         while let Some(row) = rows.next().unwrap() {
             for (number, column) in columns.iter().enumerate() {
