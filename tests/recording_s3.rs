@@ -4,8 +4,6 @@
 
 #[path = "common/s3.rs"]
 mod s3;
-#[path = "common/venv.rs"]
-mod venv;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,11 +11,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use innkeeper::audit::Audit;
-use innkeeper::bucket::{Bucket, Location, Place};
+use innkeeper::bucket::{Bucket, Kind, Location, Place};
 use innkeeper::recording::{Config, Reader, Recorded, RecordingId, Recordings, RecordingsError, Start, State};
 use innkeeper::telemetry::Metrics;
 
-use self::s3::{Server, free_address, service};
+use self::s3::{SECRET_KEY, Server, service};
 
 const TARGET: &str = "s3://screens/of/innkeeper";
 
@@ -119,7 +117,7 @@ impl World {
 #[tokio::test]
 async fn what_has_ended_goes_there_is_read_from_there_and_goes_from_there() {
     let server = Server::start();
-    server.make_bucket("screens").await;
+    server.make_bucket("screens");
     for keyed in [false, true] {
         let world = World::new(&server.endpoint, |config| {
             if keyed {
@@ -157,8 +155,10 @@ async fn what_has_ended_goes_there_is_read_from_there_and_goes_from_there() {
 
 #[tokio::test]
 async fn while_the_service_is_away_they_stay_and_later_they_go() {
-    let address = free_address();
-    let world = World::new(&format!("http://{address}"), |_| ());
+    let mut server = Server::start();
+    server.make_bucket("screens");
+    server.kill();
+    let world = World::new(&server.endpoint, |_| ());
     let id = world.record("shown meanwhile").await;
     let gone = world.record("removed meanwhile").await;
     world.recordings.remove(gone).await.unwrap();
@@ -169,15 +169,14 @@ async fn while_the_service_is_away_they_stay_and_later_they_go() {
     let left = BTreeSet::from([format!("{id}.cast.zst"), format!("{gone}.cast.zst.gone")]);
     assert_eq!(world.files().into_iter().collect::<BTreeSet<_>>(), left);
     until("they to be counted", async || world.metrics.recordings_unsent.get() == 2).await;
-    let server = Server::start_at(address);
-    server.make_bucket("screens").await;
+    server.up();
     world.until_away(id).await;
     until("what was removed to be forgotten", async || world.files() == [format!("{id}.cast.zst.away")]).await;
     assert_eq!(world.objects().await.len(), 1);
     until("the other to be counted", async || world.metrics.recordings_unsent.get() == 1).await;
     world.recordings.remove(stray).await.unwrap();
     // Of one that is there and cannot be had it is said why.
-    drop(server);
+    server.kill();
     let began = Instant::now();
     let why = world.recordings.read(id).await.err().unwrap().to_string();
     assert!(why.contains("recording.s3.endpoint") && !why.contains("X-Amz"), "{why}");
@@ -186,9 +185,27 @@ async fn while_the_service_is_away_they_stay_and_later_they_go() {
 }
 
 #[tokio::test]
+async fn with_a_wrong_secret_they_stay_and_it_is_said_why() {
+    let server = Server::start();
+    server.make_bucket("screens");
+    let mut world = World::new(&server.endpoint, |config| config.s3.secret_key = Some("another".into()));
+    let id = world.record("shown meanwhile").await;
+    until("it to be refused", async || world.metrics.recording_upload_failures.get() > 0).await;
+    assert_eq!((world.metrics.recordings_unsent.get(), server.objects("screens")), (1, 0));
+    let why = world.bucket().list("").await.unwrap_err();
+    assert!(why.kind == Kind::Denied && why.message.contains("SignatureDoesNotMatch"), "{why}");
+    assert!(why.message.contains("secret_key") && !why.message.contains("another") && !why.message.contains("X-Amz"), "{why}");
+    assert!(world.read(id).await.contains("shown meanwhile"));
+    world.config.s3.secret_key = Some(SECRET_KEY.into());
+    let world = world.again();
+    world.until_away(id).await;
+    assert!(world.read(id).await.contains("shown meanwhile"));
+}
+
+#[tokio::test]
 async fn a_kill_at_any_step_loses_none_and_leaves_none_behind() {
     let server = Server::start();
-    server.make_bucket("screens").await;
+    server.make_bucket("screens");
     let world = World::new(&server.endpoint, |_| ());
     let (sent, kept, buried) = (world.record("sent").await, world.record("kept").await, world.record("buried").await);
     for id in [sent, kept, buried] {
@@ -232,7 +249,7 @@ async fn a_kill_at_any_step_loses_none_and_leaves_none_behind() {
 #[tokio::test]
 async fn what_is_in_the_bucket_counts_towards_no_quota() {
     let server = Server::start();
-    server.make_bucket("screens").await;
+    server.make_bucket("screens");
     let large = |config: &mut Config| {
         config.quota = innkeeper::units::Size::bytes(600_000);
         config.largest = config.quota;
