@@ -16,9 +16,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use innkeeper::home::skeleton;
 use innkeeper::home::tree::{Limits, Measure, Skipped, Summary, TreeError, copy, measure, remove};
 use rustix::fs::{CWD, FileType, Mode};
-use trees::{Swapping, Trap, assert_clean, assert_same, dig, furnish, on, open, own, see, set_attribute, sound};
+use trees::{
+    Ambush, Swapping, Trap, assert_clean, assert_same, dig, furnish, furnish_for_ambush, on, open, own, see, set_attribute, sound,
+};
 
 /// A directory that is gone afterwards, also if what is in it is too deep for others.
 struct Scratch(PathBuf);
@@ -200,6 +203,17 @@ fn a_race_removes_nothing_else() {
         }
         rounds += 1;
     }
+}
+
+/// Who makes a copy does so where nobody else can be: it holds even there.
+#[test]
+fn a_race_where_a_copy_is_made_reaches_nothing_else() {
+    let scratch = Scratch::new();
+    let from = scratch.dir("from");
+    furnish_for_ambush(&from);
+    // As it is, and for somebody to whom all of it is to belong.
+    Ambush::lay(&scratch.0).try_out(|into| copy(open(&from).as_fd(), open(into).as_fd(), Limits::default(), &on).is_ok());
+    Ambush::lay(&scratch.0).try_out(|into| skeleton::fill(&from, open(into).as_fd(), Limits::default(), &on).is_ok());
 }
 
 #[test]

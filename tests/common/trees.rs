@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use innkeeper::home::tree::Progress;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, RenameFlags, Timespec, Timestamps, XattrFlags};
@@ -252,6 +253,90 @@ impl Trap {
     /// What is outside is all there and unchanged.
     pub(crate) fn assert_untouched(&self, before: &BTreeMap<PathBuf, Seen>) {
         assert_same(before, &see(&self.outside));
+    }
+}
+
+/// A directory into which a tree is made by somebody whom another hinders: of what appears there, names are taken away at once and links put in
+/// their place that lead outside, and back.
+pub(crate) struct Ambush {
+    pub(crate) outside: PathBuf,
+    pub(crate) into: PathBuf,
+    beside: PathBuf,
+}
+
+/// Names in a tree that [`furnish_for_ambush`] makes.
+const AMBUSHED: [&str; 8] = ["sub", "sub2", "file", "fifo", "fifo2", "fifo3", "fifo4", "link"];
+
+/// Fills a directory with what a link in its place could be mistaken for.
+pub(crate) fn furnish_for_ambush(tree: &Path) {
+    for sub in ["sub", "sub2"] {
+        fs::create_dir_all(tree.join(sub).join("deep")).unwrap();
+        for number in 0..20 {
+            fs::write(tree.join(sub).join(number.to_string()), "hers").unwrap();
+            fs::write(tree.join(sub).join("deep").join(number.to_string()), "hers").unwrap();
+        }
+    }
+    fs::write(tree.join("file"), "hers").unwrap();
+    symlink("file", tree.join("link")).unwrap();
+    for fifo in ["fifo", "fifo2", "fifo3", "fifo4"] {
+        rustix::fs::mknodat(CWD, tree.join(fifo), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        fs::set_permissions(tree.join(fifo), fs::Permissions::from_mode(0o666)).unwrap();
+    }
+    for path in see(tree).keys() {
+        own(&tree.join(path), 1000, 1000);
+    }
+}
+
+impl Ambush {
+    pub(crate) fn lay(dir: &Path) -> Self {
+        let at = |name: &str| dir.join(name);
+        let ambush = Self { outside: at("outside"), into: at("into"), beside: at("beside") };
+        fs::create_dir_all(&ambush.outside).unwrap();
+        for name in AMBUSHED {
+            let target = ambush.outside.join(name);
+            match name {
+                "sub" | "sub2" => fs::create_dir_all(target.join("deep")).unwrap(),
+                _ => fs::write(&target, MARKER).unwrap(),
+            }
+            fs::set_permissions(ambush.outside.join(name), fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        ambush.renew();
+        ambush
+    }
+
+    /// An empty directory again, with links beside it.
+    pub(crate) fn renew(&self) {
+        for dir in [&self.into, &self.beside] {
+            if dir.exists() {
+                innkeeper::home::tree::remove(open(dir.parent().unwrap()).as_fd(), dir.file_name().unwrap(), &on).unwrap();
+            }
+            fs::create_dir(dir).unwrap();
+        }
+        for name in AMBUSHED {
+            symlink(self.outside.join(name), self.beside.join(name)).unwrap();
+        }
+    }
+
+    pub(crate) fn spring(&self) -> Swapping {
+        Swapping::start(AMBUSHED.map(|name| (self.into.join(name), self.beside.join(name))).to_vec())
+    }
+
+    /// Has something make a tree in the directory again and again until it was hindered often. Nothing outside is ever touched, and what is said
+    /// to be done is all there.
+    pub(crate) fn try_out(&self, mut make: impl FnMut(&Path) -> bool) {
+        let before = see(&self.outside);
+        let began = Instant::now();
+        let (mut swaps, mut done, mut rounds) = (0, 0, 0);
+        while rounds < 10 || ((rounds < 400 || swaps < 5_000) && began.elapsed() < Duration::from_secs(30)) {
+            let swapping = self.spring();
+            done += u32::from(make(&self.into));
+            swaps += swapping.count();
+            drop(swapping);
+            assert_same(&before, &see(&self.outside));
+            self.renew();
+            rounds += 1;
+        }
+        assert!(swaps > 100, "the race was hardly met: {swaps} swaps in {rounds} rounds, {done} of which were done");
     }
 }
 

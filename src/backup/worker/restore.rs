@@ -180,7 +180,9 @@ impl Restore<'_> {
             NodeType::Fifo => {
                 let mode = Mode::from_bits_truncate(mode::of_file(node.meta.mode.unwrap_or_default()));
                 fs::mknodat(directory, name, FileType::Fifo, mode, 0)?;
-                fs::chmodat(directory, name, mode, AtFlags::empty())?;
+                // Through /proc: by its name a link that has taken its place would be followed.
+                let held = fs::openat(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+                fs::chmod(format!("/proc/self/fd/{}", held.as_raw_fd()), mode)?;
             }
             NodeType::Dev { .. } | NodeType::Chardev { .. } | NodeType::Socket => {
                 return Err(io::Error::other("devices and sockets are not restored").into());

@@ -1,9 +1,9 @@
 //! Owner, mode, times and extended attributes.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::{TreeError, entry};
@@ -51,13 +51,16 @@ impl Attributes {
         Ok(refused)
     }
 
-    /// The same, without extended attributes, for what cannot be opened. The directory must be out of everybody's reach.
+    /// The same, without extended attributes, for what cannot be opened. What is there now gets them, and nothing that it leads to.
     pub(super) fn give_at(&self, dir: BorrowedFd<'_>, name: &CStr, is_link: bool) -> Result<(), TreeError> {
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(TreeError::of("change a file's owner"))?;
         if !is_link {
-            let mode = Mode::from_raw_mode(self.mode);
-            fs::chmodat(dir, name, mode, AtFlags::empty()).map_err(TreeError::of("change a file's mode"))?;
+            // Through /proc: by its name a link that has taken its place would be followed.
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let held = fs::openat(dir, name, flags, Mode::empty()).map_err(TreeError::of("find a file again"))?;
+            let place = format!("/proc/self/fd/{}", held.as_raw_fd());
+            fs::chmod(place, Mode::from_raw_mode(self.mode)).map_err(TreeError::of("change a file's mode"))?;
         }
         fs::utimensat(dir, name, &self.times(), AtFlags::SYMLINK_NOFOLLOW).map_err(TreeError::of("set a file's times"))
     }
