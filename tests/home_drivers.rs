@@ -387,6 +387,8 @@ fn views(root: &Root, homes: &Homes, consistent: bool) {
         let again = homes.stage_copy(&Source::Snapshot(&snapshot), &QUOTA, &|_| ControlFlow::Continue(())).unwrap();
         assert_eq!(fs::read_to_string(again.path().join("new")).unwrap(), "changed");
     }
+    homes.rest(&copied).ok();
+    assert!(snapshot.path.join("new").exists(), "nobody takes away what is being read");
     drop(snapshot);
     assert_eq!(root.names(), before);
 }

@@ -209,7 +209,7 @@ impl Driver for Btrfs {
         }
         let args = ["subvolume".as_ref(), "snapshot".as_ref(), "-r".as_ref(), entry.as_os_str(), at.as_os_str()];
         BTRFS.run(args, LONG).map_err(HomeError::of("take a snapshot of", entry))?;
-        Ok(View { path: at.to_owned(), consistent: true, made: true })
+        Ok(View { path: at.to_owned(), consistent: true, made: true, open: None })
     }
 
     fn clone_tree(&self, tree: &Path, entry: &Path, quota: &Quota) -> Result<bool, HomeError> {

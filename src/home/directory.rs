@@ -71,11 +71,11 @@ pub(super) fn is_directory(entry: &Path) -> bool {
     std::fs::symlink_metadata(entry).is_ok_and(|meta| meta.is_dir())
 }
 
-/// A view that is the tree itself, after what was written to it has reached the disk.
+/// A view that is the tree itself, after what was written to it has reached the disk. While it is open nobody can take it away.
 pub(super) fn live(tree: &Path, entry: &Path) -> Result<View, HomeError> {
     let dir = open_tree(tree)?;
     fs::syncfs(&dir).map_err(HomeError::of("sync", entry))?;
-    Ok(View { path: tree.to_owned(), consistent: false, made: false })
+    Ok(View { path: tree.to_owned(), consistent: false, made: false, open: Some(dir) })
 }
 
 /// What the file system says of a tree that it counts, and limits, as if it were a file system of its own.

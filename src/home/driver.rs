@@ -3,7 +3,9 @@
 //! A driver knows *entries*: paths right below the root, each with one tree in it. What entries are called, which of them are homes, and that
 //! they come and go as a whole is the business of [`super::Homes`], the same for all drivers. All of this blocks.
 
+use std::ffi::OsString;
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use super::HomeError;
@@ -81,6 +83,8 @@ pub(super) struct View {
     pub(super) consistent: bool,
     /// Whether there is an entry now that has to be removed when it is not needed any more.
     pub(super) made: bool,
+    /// Its root, kept open where nothing else keeps it reachable.
+    pub(super) open: Option<OwnedFd>,
 }
 
 /// A way to keep homes.
@@ -121,6 +125,11 @@ pub(super) trait Driver: fmt::Debug + Send + Sync {
     /// Whether what keeps a tree reachable is worth letting go of while nobody uses it.
     fn must_rest(&self) -> bool {
         false
+    }
+
+    /// Names of the entries whose trees are reachable, where that is worth letting go of.
+    fn reached(&self) -> Result<Vec<OsString>, HomeError> {
+        Ok(Vec::new())
     }
 
     /// Whether [`Self::make`] takes so long that it is worth doing ahead.

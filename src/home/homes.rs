@@ -75,6 +75,8 @@ pub struct Snapshot {
     /// Whether all of it is as it was at one moment. Otherwise it is the home itself, in which files may change while they are read: what is
     /// read is what a crash might have left.
     pub consistent: bool,
+    /// Between the look at it and its being read nobody lets go of it, and leaves an empty directory in its place.
+    _open: Option<OwnedFd>,
     _held: Option<Held>,
 }
 
@@ -274,6 +276,11 @@ impl Homes {
         self.0.driver.must_rest()
     }
 
+    /// The homes that are reachable, where that is worth letting go of.
+    pub fn reached(&self) -> Result<Vec<HomeId>, HomeError> {
+        Ok(self.0.driver.reached()?.iter().filter_map(|name| HomeId::parse(name.to_str()?)).collect())
+    }
+
     /// Lets go of what keeps a home's tree reachable, which nobody uses any more. It is made reachable again by [`Self::ensure`].
     pub fn rest(&self, id: &HomeId) -> Result<(), HomeError> {
         let _turn = self.turn(id);
@@ -285,7 +292,7 @@ impl Homes {
         let _turn = self.turn(id);
         let held = self.hold(shelf::fresh_snapshot());
         let view = self.0.driver.view(&self.path(id), &held.path())?;
-        Ok(Snapshot { path: view.path, consistent: view.consistent, _held: view.made.then_some(held) })
+        Ok(Snapshot { path: view.path, consistent: view.consistent, _open: view.open, _held: view.made.then_some(held) })
     }
 
     /// An empty tree under a name that is no home's.

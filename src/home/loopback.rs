@@ -11,6 +11,7 @@
 mod loose;
 mod superblock;
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -325,12 +326,16 @@ impl Driver for Loopback {
         }
         self.copy_frozen(entry, at)?;
         let path = self.mount(at, "ro,noload")?;
-        Ok(View { path, consistent: true, made: true })
+        Ok(View { path, consistent: true, made: true, open: None })
     }
 
     /// A loop device and the kernel's threads for the journal.
     fn must_rest(&self) -> bool {
         true
+    }
+
+    fn reached(&self) -> Result<Vec<OsString>, HomeError> {
+        Ok(mounts_in(&self.mounts)?.iter().filter_map(|point| Some(point.file_name()?.to_owned())).collect())
     }
 
     fn is_slow_to_make(&self) -> bool {

@@ -1,5 +1,6 @@
 //! All workspaces of an instance: finds or starts the driver of each, and is the [`Keeper`] that doors talk to.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -129,9 +130,25 @@ impl Directory {
                 Owner::Pool | Owner::Stranger => {}
             }
         }
+        self.rest_those_reached().await;
         self.resume_those_stopped();
         info!(workspaces, spares, "found again");
         Ok(())
+    }
+
+    /// Has homes let go of that nobody uses: a backup or a copy that was killed has left them reachable.
+    async fn rest_those_reached(&self) {
+        let homes = self.house.parts.homes.clone();
+        match self.house.on_disk(move || homes.reached()).await {
+            Ok(reached) => {
+                let names: BTreeSet<WorkspaceName> = reached.into_iter().map(|home| home.workspace).collect();
+                for name in names {
+                    // Only its driver knows whether it is used, and that nobody is about to.
+                    self.handle(&name).await.inbox.send(Request::Rest).await.ok();
+                }
+            }
+            Err(why) => warn!(%why, "cannot see which homes are reachable"),
+        }
     }
 
     pub(super) fn owner(&self, container: &Container) -> Owner {

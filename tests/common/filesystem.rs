@@ -15,16 +15,34 @@ pub struct FileSystem {
 impl FileSystem {
     /// Makes one with `mkfs.<kind>` and mounts it; `Err`: the kernel would not mount it like this.
     pub fn make(kind: &str, bytes: u64, options: &str) -> Result<Self, String> {
-        let dir = tempfile::Builder::new().prefix("innkeeper-fs-").tempdir().unwrap();
-        let file = dir.path().join("image");
-        File::create(&file).unwrap().set_len(bytes).unwrap();
-        let made = Command::new(format!("mkfs.{kind}")).arg("-q").arg(&file).output().unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let made = Self { dir };
-        std::fs::create_dir(made.path()).unwrap();
+        let made = Self::unmounted();
+        File::create(made.image()).unwrap().set_len(bytes).unwrap();
+        good(Command::new(format!("mkfs.{kind}")).arg("-q").arg(made.image()));
         let options = if options.is_empty() { "loop".to_owned() } else { format!("loop,{options}") };
-        let mounted = Command::new("mount").args(["-t", kind, "-o", &options]).arg(&file).arg(made.path()).output().unwrap();
-        if mounted.status.success() { Ok(made) } else { Err(String::from_utf8_lossy(&mounted.stderr).into_owned()) }
+        made.mount(kind, &options)
+    }
+
+    /// Mounts a copy of somebody's image of an ext4, to look at it. It is whole, and was let go of cleanly.
+    pub fn copied_from(image: &Path) -> Self {
+        let made = Self::unmounted();
+        good(Command::new("cp").arg("-T").arg(image).arg(made.image()));
+        good(Command::new("e2fsck").args(["-f", "-n"]).arg(made.image()));
+        made.mount("ext4", "loop,ro,noload").unwrap()
+    }
+
+    fn unmounted() -> Self {
+        let made = Self { dir: tempfile::Builder::new().prefix("innkeeper-fs-").tempdir().unwrap() };
+        std::fs::create_dir(made.path()).unwrap();
+        made
+    }
+
+    fn mount(self, kind: &str, options: &str) -> Result<Self, String> {
+        let mounted = Command::new("mount").args(["-t", kind, "-o", options]).arg(self.image()).arg(self.path()).output().unwrap();
+        if mounted.status.success() { Ok(self) } else { Err(String::from_utf8_lossy(&mounted.stderr).into_owned()) }
+    }
+
+    fn image(&self) -> PathBuf {
+        self.dir.path().join("image")
     }
 
     /// Where it is.
@@ -37,6 +55,11 @@ impl Drop for FileSystem {
     fn drop(&mut self) {
         unmount_below(self.dir.path());
     }
+}
+
+fn good(command: &mut Command) {
+    let done = command.output().unwrap();
+    assert!(done.status.success(), "{command:?}: {}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
 }
 
 /// Unmounts all that is mounted at or below a directory, the last first.
