@@ -8,8 +8,12 @@ mod backup;
 mod filesystem;
 #[path = "common/gateway.rs"]
 mod gateway;
+#[path = "common/s3.rs"]
+mod s3;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -49,9 +53,14 @@ fn json(gateway: &Gateway, arguments: &[&str]) -> Value {
 
 /// Sections with backups into a directory, a volume, and these keys for backups and for homes.
 fn sections(target: &Path, backups: &str, homes: &str) -> String {
+    sections_to(&text(target), backups, homes)
+}
+
+/// The same with backups to anywhere.
+fn sections_to(target: &str, backups: &str, homes: &str) -> String {
     let volume = "[[template.default.volume]]\nname = \"data\"\npath = \"/data\"\ndisk = \"1GiB\"\n";
     let template = template("disk = \"1GiB\"");
-    format!("\n[backup]\ntarget = \"{}\"\nkey = \"a key of a test\"\n{backups}\n[home]\n{homes}\n{template}\n{volume}", target.display())
+    format!("\n[backup]\ntarget = \"{target}\"\nkey = \"a key of a test\"\n{backups}\n[home]\n{homes}\n{template}\n{volume}")
 }
 
 /// Names among homes, but for what the driver keeps there.
@@ -151,6 +160,73 @@ fn a_workspace_comes_back_beside_in_place_and_on_another_host() {
     assert!(said.contains("and so are its backups"), "{said}");
     assert_eq!(json(&gateway, &["list", "--json"])["backups"], serde_json::json!([]));
     assert!(command(&gateway, &["verify"]).good().contains("0 backups"));
+}
+
+/// All that is in a home and in a volume comes back where there is nothing but the configuration: each byte, owner, mode, time and attribute.
+fn all_comes_back_on_a_fresh_host(sections: &str) {
+    let mut here = Gateway::start(sections);
+    let homes = here.state().join("homes");
+    here.exec("alice", "true").good();
+    let both = ["alice", "alice.data"].map(|name| homes.join(name));
+    for (place, file) in both.iter().zip(["only here", "only there"]) {
+        furnish(place);
+        fs::write(place.join(file), file).unwrap();
+    }
+    // What a program listens on cannot be kept: it is nothing without the program.
+    let sockets = both.each_ref().map(|place| UnixListener::bind(place.join("socket")).unwrap());
+    let mut was = both.each_ref().map(|place| look(place));
+    let strange = ["sparse", "text", "large", "deep/large again", "empty", "link out", "pipe", "deep/er/and", "deep/er/and/deeper/file"];
+    assert!(was.iter().all(|seen| strange.iter().all(|name| seen.contains_key(Path::new(name))) && seen.len() > 280));
+    for seen in &mut was {
+        seen.remove(Path::new("socket")).unwrap();
+    }
+    command(&here, &["run", "alice"]).good();
+    drop(sockets);
+    here.stop();
+
+    let there = Gateway::start(sections);
+    assert_ne!(there.state(), here.state());
+    assert!(entries(&there.state().join("homes")).is_empty());
+    command(&there, &["restore", "alice", "--to", "alice"]).good();
+    for (name, seen) in ["alice", "alice.data"].into_iter().zip(&was) {
+        let place = there.state().join("homes").join(name);
+        let back = look(&place);
+        let differ: Vec<_> = seen.iter().filter(|(path, entry)| back.get(*path) != Some(entry)).take(3).collect();
+        assert!(differ.is_empty() && back.len() == seen.len(), "{name}: {differ:?}; {} of {}", back.len(), seen.len());
+        let holes = fs::metadata(place.join("sparse")).unwrap();
+        assert!(holes.len() > 300 << 20 && holes.blocks() * 512 < 1 << 20, "{} bytes for a hole", holes.blocks() * 512);
+    }
+    assert_eq!(there.exec("alice", "cat 'only here' '/data/only there'").good(), "only hereonly there");
+}
+
+#[test]
+fn all_comes_back_from_a_directory_on_a_fresh_host() {
+    let target = target();
+    all_comes_back_on_a_fresh_host(&sections(target.path(), "every = \"0s\"", ""));
+}
+
+#[test]
+fn all_comes_back_from_a_bucket_on_a_fresh_host() {
+    let mut server = s3::Server::start();
+    server.make_bucket("homes");
+    let sections = sections_to("s3://homes/main", &format!("every = \"0s\"\n{}", server.section("backup")), "");
+    all_comes_back_on_a_fresh_host(&sections);
+    // What the service says is told, and no secret.
+    let wrong = sections.replace(s3::SECRET_KEY, "another-secret");
+    let gateway = Gateway::start(&wrong);
+    let told =
+        |said: &str| said.contains("SignatureDoesNotMatch") && said.contains("backup.s3.access_key") && !said.contains("another-secret");
+    let asked = run(gateway.innkeeper().args(["check", "--online"])).text();
+    assert!(asked.contains("✗ backup.target: ") && told(&asked), "{asked}");
+    gateway.exec("alice", "true").good();
+    for arguments in [&["run", "alice"][..], &["list"], &["verify"], &["restore", "alice", "--to", "bob"]] {
+        let refused = command(&gateway, arguments);
+        assert!(refused.status == Some(1) && told(&refused.stderr), "{arguments:?}: {refused:?}");
+    }
+    assert!(!gateway.log().contains("another-secret") && !gateway.log().contains("X-Amz"));
+    server.kill();
+    let asked = run(gateway.innkeeper().args(["check", "--online"])).text();
+    assert!(asked.contains("✗ backup.target: ") && asked.contains("backup.s3.endpoint"), "{asked}");
 }
 
 #[test]

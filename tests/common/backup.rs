@@ -21,6 +21,9 @@ use tempfile::TempDir;
 /// How long a worker of a test waits for another.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// An access control list as the kernel keeps it: user 1234 may read, beside owner, group and others.
+const ACL: &[u8] = b"\x02\0\0\0\x01\0\x07\0\xff\xff\xff\xff\x02\0\x04\0\xd2\x04\0\0\x04\0\x05\0\xff\xff\xff\xff\x10\0\x07\0\xff\xff\xff\xff\x20\0\0\0\xff\xff\xff\xff";
+
 /// A home, a target, and where homes are restored to.
 pub struct Fixture {
     pub dir: TempDir,
@@ -117,6 +120,10 @@ pub fn furnish(home: &Path) {
         rustix::fs::setxattr(home.join("text"), name, value, XattrFlags::empty()).unwrap();
         rustix::fs::setxattr(home.join("deep"), name, value, XattrFlags::empty()).unwrap();
     }
+    // Last in each: what is made in a directory would inherit them.
+    for (name, attribute) in [("deep/er/and/deeper/file", "system.posix_acl_access"), ("deep/er/and", "system.posix_acl_default")] {
+        rustix::fs::setxattr(home.join(name), attribute, ACL, XattrFlags::empty()).unwrap();
+    }
     for (number, name) in ["text", "large", "deep", "empty", "deep/er/and/deeper/file", "link", "pipe"].into_iter().enumerate() {
         let number = u32::try_from(number).unwrap();
         let (uid, gid) = (Uid::from_raw(100_000 + number), Gid::from_raw(200_000 + number));
@@ -152,6 +159,8 @@ pub struct Entry {
     owner: (u32, u32),
     modified: (i64, i64),
     size: u64,
+    /// Whether much of it is a hole.
+    is_sparse: bool,
     content: Vec<u8>,
     attributes: Vec<(Vec<u8>, Vec<u8>)>,
     /// The first name of what has several.
@@ -188,6 +197,7 @@ pub fn look(root: &Path) -> BTreeMap<PathBuf, Entry> {
             owner: (data.uid(), data.gid()),
             modified: (data.mtime(), data.mtime_nsec()),
             size: if data.is_dir() { 0 } else { data.size() },
+            is_sparse: data.is_file() && data.blocks() * 512 + (1 << 20) < data.size(),
             content,
             attributes: if data.is_file() || data.is_dir() { attributes(&path) } else { Vec::new() },
             same_as: PathBuf::from(inode.to_string()),
