@@ -18,6 +18,7 @@ mod echo;
 mod filesystem;
 mod forward;
 mod gateway;
+mod ground;
 mod homes;
 mod logins;
 mod opening;
