@@ -4,6 +4,8 @@
 
 #[path = "common/backup.rs"]
 mod backup;
+#[path = "common/trees.rs"]
+mod trees;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
@@ -16,6 +18,7 @@ use innkeeper::backup::{Config, Reason, Root, Subject};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, XattrFlags};
 
 use self::backup::{Fixture, furnish, home_at, noise, open, same, subject, text};
+use self::trees::{Ambush, furnish_for_ambush};
 
 #[tokio::test]
 async fn everything_in_a_home_comes_back() {
@@ -221,6 +224,18 @@ async fn nothing_outside_gets_in_whatever_is_swapped() {
         }
     }
     assert!(fixture.verify().await.is_clean());
+}
+
+/// Who restores does so where nobody else can be: it holds even there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_race_where_it_is_restored_reaches_nothing_else() {
+    let fixture = Fixture::new();
+    furnish_for_ambush(&fixture.home());
+    let done = fixture.run("alice").await;
+    let runtime = tokio::runtime::Handle::current();
+    let restore = |into: &Path| runtime.block_on(fixture.backups.restore(&done.id, vec![home_at(into)], &|_| ())).is_ok();
+    tokio::task::block_in_place(|| Ambush::lay(fixture.dir.path()).try_out(restore));
+    same(&fixture.home(), fixture.restore(&done.id).await.path());
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use innkeeper::home::tree::{Limits, Skipped, Summary, TreeError, remove};
 use sha2::{Digest, Sha256};
 use tar::{EntryType, Header};
 use tempfile::TempDir;
-use trees::{Trap, assert_clean, assert_same, dig, furnish, on, open, see, sound};
+use trees::{Ambush, Trap, assert_clean, assert_same, dig, furnish, furnish_for_ambush, on, open, see, sound};
 
 fn pack(dir: &Path) -> Vec<u8> {
     let mut archive = Vec::new();
@@ -387,6 +387,20 @@ fn a_race_puts_nothing_else_into_it() {
     trap.assert_untouched(&outside);
 }
 
+/// Who unpacks does so where nobody else can be: it holds even there.
+#[test]
+fn a_race_where_it_is_unpacked_reaches_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = dir.path().join("from");
+    fs::create_dir(&from).unwrap();
+    furnish_for_ambush(&from);
+    let archive = pack(&from);
+    // As it is, and for somebody to whom all of it is to belong.
+    Ambush::lay(dir.path()).try_out(|into| unpack(&archive, into).is_ok());
+    let tar = zstd::decode_all(&archive[..]).unwrap();
+    Ambush::lay(dir.path()).try_out(|into| read_foreign(&tar[..], open(into).as_fd(), 1000, Limits::default(), &on).is_ok());
+}
+
 #[test]
 fn a_file_that_is_cut_short_spoils_nothing() {
     let dir = tempfile::tempdir().unwrap();
@@ -406,6 +420,26 @@ fn a_file_that_is_cut_short_spoils_nothing() {
     assert_eq!(summary.skipped.changed, 1);
     unpack(&archive, &to).unwrap();
     assert_eq!(fs::metadata(to.join("log")).unwrap().len(), 3 << 20);
+}
+
+#[test]
+fn a_hundred_thousand_files_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+    fs::create_dir(&to).unwrap();
+    for outer in 0..100 {
+        let inside = from.join(outer.to_string());
+        fs::create_dir_all(&inside).unwrap();
+        for inner in 0..1_000 {
+            fs::File::create(inside.join(inner.to_string())).unwrap();
+        }
+    }
+    let archive = pack(&from);
+    assert!(archive.len() < 8 << 20, "{}", archive.len());
+    assert_eq!(unpack(&archive, &to).unwrap().files, 100_000);
+    for outer in 0..100 {
+        assert_eq!(fs::read_dir(to.join(outer.to_string())).unwrap().count(), 1_000);
+    }
 }
 
 #[test]
