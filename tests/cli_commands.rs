@@ -11,47 +11,6 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-const COMMANDS: [&[&str]; 38] = [
-    &[],
-    &["account"],
-    &["serve"],
-    &["check"],
-    &["config"],
-    &["config", "default"],
-    &["config", "docs"],
-    &["config", "show"],
-    &["healthcheck"],
-    &["workspace"],
-    &["workspace", "list"],
-    &["workspace", "services"],
-    &["workspace", "logs"],
-    &["workspace", "upgrade"],
-    &["workspace", "create"],
-    &["workspace", "start"],
-    &["workspace", "stop"],
-    &["workspace", "restart"],
-    &["session"],
-    &["session", "list"],
-    &["session", "watch"],
-    &["session", "end"],
-    &["pool"],
-    &["pool", "show"],
-    &["pool", "resize"],
-    &["pool", "pause"],
-    &["pool", "resume"],
-    &["pool", "drain"],
-    &["token"],
-    &["token", "create"],
-    &["token", "list"],
-    &["token", "revoke"],
-    &["template"],
-    &["template", "list"],
-    &["top"],
-    &["man"],
-    &["clean"],
-    &["completions"],
-];
-
 /// The program, with nothing of this process's environment but what it needs to run.
 fn innkeeper(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_innkeeper"));
@@ -77,15 +36,47 @@ fn file(directory: &TempDir, config: &str) -> String {
     path.display().to_string()
 }
 
+/// Every command, as its words: what the program's own help lists, and what the help of that lists. Those that only have others below them too.
+fn commands() -> Vec<Vec<String>> {
+    let mut found = vec![Vec::<String>::new()];
+    let mut at = 0;
+    while at < found.len() {
+        let words = found[at].clone();
+        let help = run(&[words.iter().map(String::as_str).collect::<Vec<_>>(), vec!["--help"]].concat());
+        let listed = stdout(&help).lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+        // What goes on in a second line is indented further.
+        let names = listed.filter_map(|line| line.strip_prefix("  ").filter(|line| !line.starts_with(' '))?.split(' ').next());
+        found.extend(names.filter(|name| *name != "help").map(|name| [words.clone(), vec![name.to_owned()]].concat()));
+        at += 1;
+    }
+    found
+}
+
+/// The same, as arguments.
+fn arguments(words: &[String]) -> Vec<&str> {
+    words.iter().map(String::as_str).collect()
+}
+
+/// The long options of a command, as its help lists them.
+fn options(words: &[String]) -> Vec<String> {
+    let help = run(&[arguments(words), vec!["--help"]].concat());
+    let listed = stdout(&help).lines().skip_while(|line| *line != "Options:").skip(1);
+    let option = |line: &str| Some(line.trim_start().split([' ', ',']).find(|word| word.starts_with("--"))?.to_owned());
+    listed.filter(|line| line.trim_start().starts_with('-')).filter_map(option).collect()
+}
+
 #[test]
 fn help_is_there_for_every_command() {
-    for command in COMMANDS {
-        let output = run(&[command, &["--help"]].concat());
+    let all = commands();
+    assert!(all.len() > 70, "{all:?}");
+    for command in &all {
+        let command = arguments(command);
+        let output = run(&[command.clone(), vec!["--help"]].concat());
         let help = stdout(&output);
         assert_eq!(output.status.code(), Some(0), "{command:?}");
         assert!(output.stderr.is_empty() && help.contains("Usage: innkeeper") && help.contains("--config <FILE>"), "{command:?}: {help}");
         // The first line says what it does.
-        assert!(help.lines().next().unwrap().split(' ').count() > 3, "{command:?}: {help}");
+        assert!(help.lines().next().unwrap().split(' ').count() > 2, "{command:?}: {help}");
     }
     assert!(stdout(&run(&["--help"])).contains("Exit status: 0 done, 1 failed, 64"));
     assert_eq!(stdout(&run(&["--version"])), format!("innkeeper {}\n", env!("CARGO_PKG_VERSION")));
@@ -228,14 +219,125 @@ fn completions_are_scripts_that_their_shell_reads() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let output = run(&["completions", shell]);
         assert_eq!(output.status.code(), Some(0));
-        assert!(stdout(&output).contains("healthcheck"), "{shell}");
+        assert!(stdout(&output).contains("INNKEEPER_COMPLETE"), "{shell}");
     }
+}
+
+/// A shell with nothing of this process's environment but a path on which the program and its own programs are.
+fn shell(name: &str, arguments: &[&str]) -> Command {
+    let program = Path::new(env!("CARGO_BIN_EXE_innkeeper")).parent().unwrap().display().to_string();
+    let mut command = Command::new(name);
+    command
+        .args(arguments)
+        .env_clear()
+        .env("PATH", format!("{program}:/usr/local/bin:/usr/bin:/bin"))
+        .env("TERM", "dumb")
+        .stdin(Stdio::null());
+    command
+}
+
+/// What each shell offers after these words, the last one unfinished: it loads the script that the program prints for it.
+fn completed(shell_name: &str, words: &[&str]) -> Vec<String> {
     let directory = tempfile::tempdir().unwrap();
-    let script = directory.path().join("innkeeper.bash");
-    fs::write(&script, &run(&["completions", "bash"]).stdout).unwrap();
-    let ask = "source \"$0\"; COMP_WORDS=(innkeeper c); COMP_CWORD=1; _innkeeper innkeeper c innkeeper; echo ${COMPREPLY[*]}";
-    let output = Command::new("bash").args(["-c", ask]).arg(&script).output().unwrap();
-    assert_eq!(stdout(&output), "capacity check config clean completions\n", "{}", stderr(&output));
+    let script = directory.path().join("script");
+    fs::write(&script, &run(&["completions", shell_name]).stdout).unwrap();
+    let (script, line) = (script.display().to_string(), words.join(" "));
+    let (last, count) = (words.last().unwrap(), words.len() - 1);
+    let ask = match shell_name {
+        "bash" => format!(
+            "source {script}; COMP_WORDS=({line}); COMP_CWORD={count}; COMP_TYPE=9; \
+             f=$(complete -p innkeeper | sed 's/.*-F \\([^ ]*\\).*/\\1/'); $f innkeeper '{last}' ''; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        ),
+        "fish" => format!("source {script}; complete -C '{line}' | cut -f 1"),
+        // Its own functions stand in for the line editor: they are given what the script offers.
+        "zsh" => format!(
+            "compdef() {{ f=$1 }}; _describe() {{ local offered=${{@[-1]}}; print -l -- ${{(P)offered}} }}; source {script}; words=({line}); [[ '{last}' == '' ]] && words+=(''); \
+             CURRENT={} ; $f | sed 's/:.*//'",
+            count + 1
+        ),
+        other => panic!("{other}"),
+    };
+    let options: &[&str] = match shell_name {
+        "bash" => &["--norc", "-c", &ask],
+        "fish" => &["--no-config", "-c", &ask],
+        _ => &["-f", "-c", &ask],
+    };
+    let output = shell(shell_name, options).env("HOME", directory.path()).output().unwrap();
+    assert!(output.stderr.is_empty(), "{shell_name}: {}", stderr(&output));
+    let mut offered: Vec<String> = stdout(&output).lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    offered.sort();
+    offered
+}
+
+#[test]
+fn every_shell_completes_commands_and_options() {
+    for shell in ["bash", "fish", "zsh"] {
+        let expected = ["capacity", "check", "clean", "completions", "config"];
+        assert_eq!(completed(shell, &["innkeeper", "c"]), expected, "{shell}");
+        assert_eq!(completed(shell, &["innkeeper", "workspace", "su"]), ["suspend"], "{shell}");
+        assert_eq!(completed(shell, &["innkeeper", "workspace", "delete", "--b"]), ["--backups"], "{shell}");
+        // Nobody answers who would know a name, and that is no reason to complain.
+        assert_eq!(completed(shell, &["innkeeper", "--config", "/nowhere/config.toml", "workspace", "stop", "al"]), [""; 0], "{shell}");
+    }
+}
+
+#[test]
+fn every_command_and_option_is_in_the_manual() {
+    let page = run(&["man"]);
+    let seen = rendered(&page.stdout, "man");
+    // As a person searches in it: whatever the width, the words of a heading or an option are on one line.
+    for words in commands() {
+        let name = format!("innkeeper {}", words.join(" "));
+        let own = rendered(&run(&[vec!["man"], arguments(&words)].concat()).stdout, &name);
+        let is_one = options(&words).iter().any(|option| option == "--help") && !own.contains("COMMANDS");
+        if is_one {
+            assert!(seen.lines().any(|line| line.trim() == name.trim()), "{name} has no heading");
+        }
+        let section = if is_one { seen.split(&format!("\n   {name}\n")).nth(1).unwrap_or_else(|| panic!("{name}")) } else { seen.as_str() };
+        let section = section.split("\n   innkeeper ").next().unwrap();
+        for option in options(&words) {
+            assert!(own.contains(&option), "man {name}: {option}");
+            assert!(!is_one || section.contains(&option), "{name}: {option}");
+        }
+    }
+    let wrong = run(&["man", "workspace", "nothing"]);
+    assert_eq!((wrong.status.code(), stderr(&wrong)), (Some(1), "innkeeper: there is no command workspace nothing\n"));
+}
+
+/// A manual page as it is read: neither of the programs that show one may find anything wrong with it.
+fn rendered(page: &[u8], name: &str) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("innkeeper.1");
+    fs::write(&file, page).unwrap();
+    let groff = Command::new("groff").args(["-man", "-Kutf8", "-Tutf8", "-ww", "-P-cbou", "-rLL=200n"]).arg(&file).output().unwrap();
+    assert!(groff.status.success() && groff.stderr.is_empty(), "{name}: {}", stderr(&groff));
+    let mandoc = Command::new("mandoc").args(["-T", "lint", "-W", "warning"]).arg(&file).output().unwrap();
+    // It has no date, so that it is the same whenever it is built.
+    let wrong: Vec<&str> = stdout(&mandoc).lines().filter(|line| !line.contains("missing date")).collect();
+    assert_eq!((wrong, stderr(&mandoc)), (Vec::new(), ""), "{name}");
+    // Whichever sign it takes for a dash.
+    String::from_utf8(groff.stdout).unwrap().replace(['\u{2010}', '\u{2212}'], "-")
+}
+
+#[test]
+fn with_json_what_goes_wrong_is_an_object_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = file(&directory, &format!("state_dir = '{}'\n", directory.path().display()));
+    let output = run(&["workspace", "stop", "alice", "--json", "--config", &path]);
+    let why: Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.as_slice(), &why["exit"], &why["code"]), (Some(1), &b""[..], &1.into(), &Value::Null));
+    assert!(why["error"].as_str().unwrap().contains("is `innkeeper serve` running?"), "{why}");
+    let path = file(&directory, "[pool]\nsize = 'x'\n");
+    let output = run(&["workspace", "stop", "alice", "--json", "--config", &path]);
+    let why: Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!((output.status.code(), &why["exit"]), (Some(64), &64.into()));
+    // Where there is no such thing, nobody is left believing that there is.
+    for words in [&["completions", "bash"][..], &["man"], &["serve"], &["config", "default"], &["workspace", "logs", "alice"]] {
+        let output = run(&[words, &["--json"]].concat());
+        assert!(output.status.code() == Some(64) && stderr(&output).contains("--json"), "{words:?}: {}", stderr(&output));
+    }
+    let shown = run(&["config", "show", "--json"]);
+    assert_eq!(serde_json::from_slice::<Value>(&shown.stdout).unwrap()["pool"]["size"], 3);
 }
 
 #[test]

@@ -354,7 +354,7 @@ fn of_one_moment(driver: &str, kind: &str, at_one_moment: bool) {
     let writing = gateway.hold("alice", writes);
     std::thread::sleep(Duration::from_millis(300));
     let made = json(&gateway, &["run", "alice", "--json"]);
-    assert_eq!(made[0]["consistent"], at_one_moment, "{made}");
+    assert_eq!(made["backups"][0]["consistent"], at_one_moment, "{made}");
     drop(writing);
     assert!(!entries(&root).iter().any(|name| name.starts_with('=')), "the snapshot is gone: {:?}", entries(&root));
     assert!(command(&gateway, &["list"]).good().contains(if at_one_moment { "at one moment" } else { "in use" }));

@@ -184,7 +184,7 @@ fn a_kill_leaves_a_recording_that_is_read_up_to_there_also_where_it_is_encrypted
         assert!(cast.ends_with("\"m\", \"the recording is cut here\"]\n"), "{cast}");
         let played = run(gateway.innkeeper().args(["recording", "play", &id, "--idle-limit", "1ms"]));
         assert!(played.stderr.contains("the recording is cut here") && played.good().contains("before-the-0-kill"));
-        let shown = run(gateway.innkeeper().args(["recording", "show", &id])).good();
+        let shown = run(gateway.innkeeper().args(["recording", "show", &id, "--json"])).good();
         assert!(shown.contains(&format!("\"encrypted\": {keyed}")), "{shown}");
         let dir = gateway.state().join("recordings");
         let files: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect();

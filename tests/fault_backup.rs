@@ -158,7 +158,7 @@ fn command(gateway: &Gateway, arguments: &[&str]) -> Done {
 /// The backup that a command has said it made.
 fn id_of(made: &Done) -> String {
     let made: Value = serde_json::from_str(&made.text()).unwrap();
-    made[0]["id"].as_str().unwrap().to_owned()
+    made["backups"][0]["id"].as_str().unwrap().to_owned()
 }
 
 /// Alice's backups, and whether there is one to be confirmed.

@@ -6,17 +6,17 @@
 
 mod book;
 
-use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use rand::seq::IndexedRandom;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Serialize;
+use serde_json::{Value, json};
 
 pub(super) use self::book::Book;
 use self::book::{Listed, ListedKey, New};
-use super::output;
+use super::output::{self, Answer};
 use crate::auth::accounts::edit::EditError;
 use crate::auth::accounts::{AuthorizedKey, HashError, KeyError, MAX_PASSWORD_BYTES};
 use crate::name::{AccountName, NameError, TemplateName, TerminalName, WorkspaceName, printable};
@@ -46,11 +46,7 @@ enum Command {
         command: KeyCommand,
     },
     /// List the accounts
-    List {
-        /// Print a JSON array instead of a table
-        #[arg(long)]
-        json: bool,
-    },
+    List,
 }
 
 #[derive(Debug, Subcommand)]
@@ -60,9 +56,6 @@ enum KeyCommand {
         /// The account's name
         #[arg(value_parser = account_name)]
         name: AccountName,
-        /// Print a JSON array instead of a table
-        #[arg(long)]
-        json: bool,
     },
     /// Have a key open an account no more; whoever is in by it stays in
     Remove {
@@ -158,25 +151,17 @@ pub(super) enum AccountError {
     )]
     Exists(AccountName, String),
     /// The gateway, which has not changed it.
-    #[error("{0}")]
-    Gateway(String),
+    #[error(transparent)]
+    Gateway(anyhow::Error),
     /// The terminal or a pipe.
     #[error("cannot read or print: {0}")]
     Terminal(#[from] io::Error),
 }
 
 /// Does what the arguments say to these accounts.
-pub(super) fn run(args: AccountArgs, book: Book<'_>) -> Result<(), AccountError> {
-    match dispatch(args, book, &mut io::stdout().lock()) {
-        // Whoever reads the list has seen enough of it, as `head` does.
-        Err(AccountError::Terminal(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        done => done,
-    }
-}
-
-fn dispatch(args: AccountArgs, book: Book<'_>, out: &mut impl Write) -> Result<(), AccountError> {
+pub(super) fn run(args: AccountArgs, book: Book<'_>) -> Result<Answer, AccountError> {
     match args.command {
-        Command::Add(args) => add(args, book, out),
+        Command::Add(args) => add(args, book),
         Command::Passwd(args) => {
             // Found out before anybody has to think of a password.
             if !book.has(&args.name)? {
@@ -184,54 +169,59 @@ fn dispatch(args: AccountArgs, book: Book<'_>, out: &mut impl Write) -> Result<(
             }
             let password = args.source.password(&args.name)?;
             book.set_password(&args.name, &password)?;
-            writeln!(out, "changed the password of {}", args.name)?;
-            args.source.tell(&password, out)
+            let (words, shown) = args.source.tell(format!("changed the password of {}\n", args.name), &password);
+            Ok(Answer::did(words, to(&args.name), json!({ "password": shown })))
         }
         Command::Remove { name } => {
             book.remove(&name)?;
-            Ok(writeln!(out, "removed {name}")?)
+            Ok(Answer::did(format!("removed {name}\n"), to(&name), Value::Null))
         }
-        Command::Key { command: KeyCommand::List { name, json } } => {
+        Command::Key { command: KeyCommand::List { name } } => {
             let known = book.list()?.into_iter().find(|one| one.name == name.as_str());
             let keys = known.ok_or_else(|| AccountError::Unknown(name, book.place()))?.keys;
-            if json { in_json(&keys, out) } else { key_table(&keys, out) }
+            Ok(Answer::shown(serde_json::to_value(&keys).map_err(io::Error::from)?, move |_| Ok(key_table(&keys))))
         }
         Command::Key { command: KeyCommand::Remove { name, fingerprint } } => {
             book.remove_key(&name, &fingerprint)?;
-            Ok(writeln!(out, "{fingerprint} opens {name} no more")?)
+            let words = format!("{fingerprint} opens {name} no more\n");
+            Ok(Answer::did(words, to(&name), json!({ "fingerprint": fingerprint })))
         }
-        Command::List { json } => {
+        Command::List => {
             let accounts = book.list()?;
-            if json { in_json(&accounts, out) } else { list_table(&accounts, out) }
+            Ok(Answer::shown(serde_json::to_value(&accounts).map_err(io::Error::from)?, move |_| Ok(table(&accounts))))
         }
     }
 }
 
-fn add(args: AddArgs, book: Book<'_>, out: &mut impl Write) -> Result<(), AccountError> {
+fn add(args: AddArgs, book: Book<'_>) -> Result<Answer, AccountError> {
     if args.source.password_stdin && args.keys.iter().any(|path| is_stdin(path)) {
         return Err(AccountError::StdinTwice);
     }
     if TerminalName::split(args.name.as_str()).1.is_some() {
         return Err(AccountError::NamesTerminal(args.name));
     }
-    let mut keys = Vec::new();
-    for path in &args.keys {
-        keys.extend(read_keys(path)?);
-    }
+    let keys = all_keys(&args.keys)?;
     let exists = book.has(&args.name)?;
     let only_keys = !keys.is_empty() && !args.source.is_given();
     if exists && only_keys && args.workspace.is_none() && args.template.is_none() {
         let added = book.add_keys(&args.name, &keys)?;
-        return Ok(writeln!(out, "added {} to {}", counted(added, "key"), args.name)?);
+        let words = format!("added {} to {}\n", counted(added, "key"), args.name);
+        return Ok(Answer::did(words, to(&args.name), json!({ "made": false, "keys": added, "password": null })));
     }
     if exists {
         return Err(AccountError::Exists(args.name, book.place()));
     }
     let password = if only_keys { None } else { Some(args.source.password(&args.name)?) };
-    let means = means(password.is_some(), keys.len());
+    let (means, count) = (means(password.is_some(), keys.len()), keys.len());
     book.add(&args.name, New { password: password.clone(), keys, workspace: args.workspace, template: args.template })?;
-    writeln!(out, "added {} with {means} to {}", args.name, book.place())?;
-    password.map_or(Ok(()), |password| args.source.tell(&password, out))
+    let words = format!("added {} with {means} to {}\n", args.name, book.place());
+    let (words, shown) = password.map_or((words.clone(), None), |password| args.source.tell(words, &password));
+    Ok(Answer::did(words, to(&args.name), json!({ "made": true, "keys": count, "password": shown })))
+}
+
+/// Whose account something was done to.
+fn to(name: &AccountName) -> Value {
+    json!({ "name": name.as_str() })
 }
 
 // === impl PasswordSource ===
@@ -242,26 +232,19 @@ impl PasswordSource {
     }
 
     fn password(&self, name: &AccountName) -> Result<SecretString, AccountError> {
-        let password = if self.generate {
-            generated()
-        } else if self.password_stdin {
-            first_line(io::stdin().lock())?
-        } else {
-            asked(name)?
-        };
-        match password.expose_secret().len() {
-            0 => Err(AccountError::Empty),
-            length if length > MAX_PASSWORD_BYTES => Err(AccountError::TooLong),
-            _ => Ok(password),
+        if self.password_stdin {
+            return password_from_stdin(false);
         }
+        fit(if self.generate { generated() } else { asked(name)? })
     }
 
-    /// A generated password is shown this once.
-    fn tell(&self, password: &SecretString, out: &mut impl Write) -> Result<(), AccountError> {
-        if self.generate {
-            writeln!(out, "password: {}", password.expose_secret())?;
+    /// These words and, of a password that was made up, that password: it is shown this once.
+    fn tell(&self, words: String, password: &SecretString) -> (String, Option<String>) {
+        if !self.generate {
+            return (words, None);
         }
-        Ok(())
+        let password = password.expose_secret().to_owned();
+        (format!("{words}password: {password}\n"), Some(password))
     }
 }
 
@@ -285,6 +268,32 @@ fn generated() -> SecretString {
     let mut rng = rand::rng();
     let characters = (0..GENERATED_CHARS).filter_map(|_| READABLE.choose(&mut rng)).map(|byte| char::from(*byte));
     SecretString::from(characters.collect::<String>())
+}
+
+/// The password in the first line of standard input, from which keys cannot be read as well.
+pub(super) fn password_from_stdin(keys_too: bool) -> Result<SecretString, AccountError> {
+    if keys_too {
+        return Err(AccountError::StdinTwice);
+    }
+    fit(first_line(io::stdin().lock())?)
+}
+
+/// A password, if it can be one.
+fn fit(password: SecretString) -> Result<SecretString, AccountError> {
+    match password.expose_secret().len() {
+        0 => Err(AccountError::Empty),
+        length if length > MAX_PASSWORD_BYTES => Err(AccountError::TooLong),
+        _ => Ok(password),
+    }
+}
+
+/// The public keys in these files.
+pub(super) fn all_keys(paths: &[PathBuf]) -> Result<Vec<AuthorizedKey>, AccountError> {
+    let mut keys = Vec::new();
+    for path in paths {
+        keys.extend(read_keys(path)?);
+    }
+    Ok(keys)
 }
 
 fn read_keys(path: &Path) -> Result<Vec<AuthorizedKey>, AccountError> {
@@ -332,14 +341,7 @@ fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
-// === list ===
-
-fn in_json(all: &[impl Serialize], out: &mut impl Write) -> Result<(), AccountError> {
-    serde_json::to_writer_pretty(&mut *out, all).map_err(io::Error::from)?;
-    Ok(writeln!(out)?)
-}
-
-fn list_table(accounts: &[Listed], out: &mut impl Write) -> Result<(), AccountError> {
+fn table(accounts: &[Listed]) -> String {
     let mut rows = vec![["NAME", "PASSWORD", "KEYS", "WORKSPACE", "TEMPLATE"].map(str::to_owned)];
     rows.extend(accounts.iter().map(|account| {
         [
@@ -350,13 +352,13 @@ fn list_table(accounts: &[Listed], out: &mut impl Write) -> Result<(), AccountEr
             account.template.as_deref().map_or_else(|| "-".to_owned(), printable),
         ]
     }));
-    Ok(write!(out, "{}", output::table(&rows))?)
+    output::table(&rows)
 }
 
-fn key_table(keys: &[ListedKey], out: &mut impl Write) -> Result<(), AccountError> {
+fn key_table(keys: &[ListedKey]) -> String {
     let mut rows = vec![["FINGERPRINT", "ALGORITHM", "COMMENT"].map(str::to_owned)];
     rows.extend(keys.iter().map(|key| [&key.fingerprint, &key.algorithm, &key.comment].map(|text| printable(text))));
-    Ok(write!(out, "{}", output::table(&rows))?)
+    output::table(&rows)
 }
 
 /// Characters that are not mistaken for one another when read aloud or typed from paper.
@@ -381,10 +383,10 @@ mod tests {
 
     /// The output of a command line, or its error.
     fn check(file: &Path, line: &str) -> Result<String, String> {
+        let (line, json) = line.strip_suffix(" --json").map_or((line, false), |line| (line, true));
         let args = Line::try_parse_from(["account"].into_iter().chain(line.split(' '))).map_err(|error| error.to_string())?.args;
-        let mut out = Vec::new();
-        dispatch(args, Book::File(file), &mut out).map_err(|error| error.to_string())?;
-        Ok(String::from_utf8(out).unwrap())
+        let answer = run(args, Book::File(file)).map_err(|error| error.to_string())?;
+        Ok(answer.render(json, line, &[]).unwrap())
     }
 
     const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJQY6rRKAiY5aonMzQIdAa99zhzUUdiAMXCYxKCmUP9z laptop";

@@ -15,6 +15,18 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// How long a change may take: a container may have to be stopped for it. The gateway gives up sooner by itself.
 const CHANGE_DEADLINE: Duration = Duration::from_secs(600);
 
+/// Where requests are sent to. The name is not looked up: there is one gateway at the socket, on this host.
+const HOST: &str = "http://localhost";
+
+/// What the gateway refuses, in its own words.
+#[derive(Debug, thiserror::Error)]
+#[error("{detail}")]
+pub(in crate::cli) struct Refused {
+    detail: String,
+    /// The problem's stable word.
+    pub(in crate::cli) code: Option<String>,
+}
+
 /// Whether somebody answers at the socket who may be asked.
 pub(in crate::cli) fn is_there(socket: &Path) -> bool {
     std::os::unix::net::UnixStream::connect(socket).is_ok()
@@ -87,7 +99,7 @@ pub(in crate::cli) async fn watch(
     events(socket, request, |name, data| {
         match name {
             "done" => done = Some(Ok(data)),
-            "error" => done = Some(Err(anyhow!("{}", printable(data["detail"].as_str().unwrap_or("it failed"))))),
+            "error" => done = Some(Err(Refused::of(&data, || "it failed".to_owned()).into())),
             _ => progress(&data),
         }
         done.is_none()
@@ -102,7 +114,7 @@ pub(in crate::cli) async fn events(
     (method, path, body): (Method, &str, Option<&Value>),
     mut each: impl FnMut(&str, Value) -> bool,
 ) -> anyhow::Result<()> {
-    let mut request = client(socket)?.request(method, format!("http://gateway{path}")).header("accept", "text/event-stream");
+    let mut request = client(socket)?.request(method, format!("{HOST}{path}")).header("accept", "text/event-stream");
     if let Some(body) = body {
         request = request.json(body);
     }
@@ -156,7 +168,7 @@ const IMPORT_DEADLINE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Sends the gateway something long, and gives what it says then.
 pub(in crate::cli) async fn upload(socket: &Path, path: &str, body: reqwest::Body) -> anyhow::Result<Value> {
-    let request = client(socket)?.post(format!("http://gateway{path}")).body(body);
+    let request = client(socket)?.post(format!("{HOST}{path}")).body(body);
     let answer = answered(socket, request, IMPORT_DEADLINE).await?;
     tokio::time::timeout(DEADLINE, answer.json()).await.context("the gateway's answer does not end")?.context("the gateway's answer")
 }
@@ -167,15 +179,8 @@ async fn chunk(answer: &mut Response) -> anyhow::Result<Option<Vec<u8>>> {
     Ok(chunk.context("the gateway ended before this was done; when it runs again it finishes or undoes it")?.map(|chunk| chunk.to_vec()))
 }
 
-/// Has the gateway change something, and gives what it says then.
-pub(in crate::cli) async fn change(socket: &Path, path: &str, change: &Value) -> anyhow::Result<Value> {
-    let answer = send(socket, Method::POST, path, Some(change), CHANGE_DEADLINE).await?;
-    tokio::time::timeout(DEADLINE, answer.json()).await.context("the gateway's answer does not end")?.context("the gateway's answer")
-}
-
 async fn send(socket: &Path, method: Method, path: &str, body: Option<&Value>, within: Duration) -> anyhow::Result<Response> {
-    // The host is not looked up: there is one at the socket.
-    let mut request = client(socket)?.request(method, format!("http://gateway{path}"));
+    let mut request = client(socket)?.request(method, format!("{HOST}{path}"));
     if let Some(body) = body {
         request = request.json(body);
     }
@@ -200,8 +205,13 @@ async fn answered(socket: &Path, request: RequestBuilder, within: Duration) -> a
         return Ok(answer);
     }
     let why = answer.json::<Value>().await.unwrap_or_default();
-    match why["detail"].as_str() {
-        Some(why) => bail!("{}", printable(why)),
-        None => bail!("the gateway answered {status}"),
+    Err(Refused::of(&why, || format!("the gateway answered {status}")).into())
+}
+
+impl Refused {
+    /// What a problem says; its text is a stranger's, as far as it names what was asked for.
+    fn of(problem: &Value, otherwise: impl FnOnce() -> String) -> Self {
+        let detail = problem["detail"].as_str().map_or_else(otherwise, printable);
+        Self { detail, code: problem["code"].as_str().map(printable) }
     }
 }

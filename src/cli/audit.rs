@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::output::{self, Sign};
+use super::output::{self, Answer, Sign};
 use super::{CommandError, Exit};
 use crate::audit;
 use crate::name::printable;
@@ -30,9 +30,6 @@ enum AuditCommand {
         /// A digest that an earlier `verify` has printed: it must be in the trail
         #[arg(long, value_name = "DIGEST")]
         head: Option<String>,
-        /// Print a JSON object
-        #[arg(long)]
-        json: bool,
     },
 }
 
@@ -53,19 +50,17 @@ struct ShowArgs {
     /// Go on with what is recorded from now on, until interrupted
     #[arg(long, short)]
     follow: bool,
-    /// Print the lines as they are in the trail: JSON
-    #[arg(long)]
-    json: bool,
 }
 
-pub(super) fn run(args: AuditArgs, trail: &Path) -> Result<(), CommandError> {
+pub(super) fn run(args: AuditArgs, trail: &Path, json: bool) -> Result<Answer, CommandError> {
     match args.command {
-        AuditCommand::Show(args) => show(&args, trail),
-        AuditCommand::Verify { head, json } => verify(head.as_deref(), json, trail),
+        AuditCommand::Show(args) => show(&args, trail, json).map(|()| Answer::nothing()),
+        AuditCommand::Verify { head } => verify(head.as_deref(), trail),
     }
 }
 
-fn show(args: &ShowArgs, trail: &Path) -> Result<(), CommandError> {
+/// Prints events, for programs as the lines that they are in the trail.
+fn show(args: &ShowArgs, trail: &Path, json: bool) -> Result<(), CommandError> {
     let mut seen = 0;
     let mut limit = args.last;
     loop {
@@ -85,7 +80,7 @@ fn show(args: &ShowArgs, trail: &Path) -> Result<(), CommandError> {
         })?;
         if limit != Some(0) {
             for event in &events {
-                output::print(if args.json { format!("{event}\n") } else { line(event) })?;
+                output::print(if json { format!("{event}\n") } else { line(event) })?;
             }
         }
         limit = None;
@@ -96,24 +91,28 @@ fn show(args: &ShowArgs, trail: &Path) -> Result<(), CommandError> {
     }
 }
 
-fn verify(head: Option<&str>, json: bool, trail: &Path) -> Result<(), CommandError> {
+fn verify(head: Option<&str>, trail: &Path) -> Result<Answer, CommandError> {
     let report = audit::verify(trail, head).with_context(|| unreadable(trail))?;
-    if json {
-        output::print(format!("{}\n", serde_json::to_string(&report).context("the report")?))?;
-    } else {
-        let coloured = output::has_colours();
-        for flaw in &report.flaws {
-            let line = if flaw.line > 0 { format!(":{}", flaw.line) } else { String::new() };
-            output::print(format!("{} {}{line}: {}\n", Sign::Bad.paint(coloured), flaw.file.display(), flaw.what))?;
-        }
-        if report.flaws.is_empty() {
-            let (first, last, sign) = (report.first, report.last, Sign::Good.paint(coloured));
-            let events = report.events;
-            output::print(format!("{sign} {events} events, {first} to {last}, as they were written\n"))?;
-            output::print(format!("  the last one's digest, for `--head` later: {}\n", report.head))?;
-        }
+    let exit = if report.flaws.is_empty() { Exit::Ok } else { Exit::Failed };
+    let value = serde_json::to_value(&report).context("the report")?;
+    Ok(Answer::shown(value, move |_| Ok(said(&report))).exit(exit))
+}
+
+fn said(report: &audit::Report) -> String {
+    let coloured = output::has_colours();
+    if report.flaws.is_empty() {
+        let (first, last, sign) = (report.first, report.last, Sign::Good.paint(coloured));
+        let events = report.events;
+        return format!(
+            "{sign} {events} events, {first} to {last}, as they were written\n  the last one's digest, for `--head` later: {}\n",
+            report.head
+        );
     }
-    if report.flaws.is_empty() { Ok(()) } else { Err(CommandError::Said(Exit::Failed)) }
+    let flaw = |flaw: &audit::Flaw| {
+        let line = if flaw.line > 0 { format!(":{}", flaw.line) } else { String::new() };
+        format!("{} {}{line}: {}\n", Sign::Bad.paint(coloured), flaw.file.display(), flaw.what)
+    };
+    report.flaws.iter().map(flaw).collect()
 }
 
 fn read(trail: &Path, wanted: &mut dyn FnMut(Value) -> bool) -> Result<(), CommandError> {

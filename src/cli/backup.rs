@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::asking;
+use super::output::{self, Answer};
 use super::workspace::tasks::{self, Done, size};
-use super::{CommandError, Exit, block_on, output};
+use super::{CommandError, Exit, block_on};
 use crate::name::{WorkspaceName, printable};
 
 /// How many digits of a backup's name are shown: with fewer than that, two of a thousand might begin alike.
@@ -28,26 +28,17 @@ enum Command {
     List {
         /// Only of this workspace
         name: Option<WorkspaceName>,
-        /// Print a JSON object instead of a table
-        #[arg(long)]
-        json: bool,
     },
     /// Make a backup of workspaces now, running or not
     Run {
         /// Their names; without any, all that have a home
         names: Vec<WorkspaceName>,
-        /// Print a JSON array instead of text
-        #[arg(long)]
-        json: bool,
     },
     /// Read the repository, and say what is damaged in it and which backups that hits; status 1 if anything is
     Verify {
         /// Read only so many percent of the data, chosen anew each time; everything else is always read
         #[arg(long, value_name = "PERCENT", default_value_t = 100, value_parser = clap::value_parser!(u8).range(0..=100))]
         percent: u8,
-        /// Print a JSON object instead of text
-        #[arg(long)]
-        json: bool,
     },
     /// Restore a backup as a new workspace, or in place of what the workspace has
     #[command(group = clap::ArgGroup::new("where").required(true))]
@@ -132,58 +123,56 @@ struct Damaged {
 }
 
 /// Asks the gateway that listens at this socket.
-pub(super) fn run(args: BackupArgs, socket: &Path) -> Result<(), CommandError> {
+pub(super) fn run(args: BackupArgs, socket: &Path) -> Result<Answer, CommandError> {
     match args.command {
-        Command::List { name, json } => list(socket, name.as_ref(), json),
-        Command::Run { names, json } => make(socket, &names, json),
-        Command::Verify { percent, json } => verify(socket, percent, json),
+        Command::List { name } => list(socket, name.as_ref()),
+        Command::Run { names } => make(socket, &names),
+        Command::Verify { percent } => verify(socket, percent),
         Command::Restore { from: Which { name, backup }, to: Some(to), .. } => {
             let done = tasks::run(socket, &to, &json!({ "restore": { "from": name, "backup": backup } }))?;
-            output::print(format!("{to} is what {name} was ({}); its secrets are not there\n", done.contents()))?;
-            left_out(&done);
-            Ok(())
+            let words = format!("{to} is what {name} was ({}); its secrets are not there\n", done.contents());
+            Ok(left_out(done.did(words, json!({ "name": to, "from": name })), &done))
         }
         Command::Restore { from: Which { name, backup }, to: None, .. } => {
             let done = tasks::run(socket, &name, &json!({ "restore-in-place": { "backup": backup } }))?;
-            output::print(format!(
+            let words = format!(
                 "{name} is what it was ({}); what it had before is kept until `innkeeper backup confirm {name}`, and `revert` brings it back\n",
                 done.contents()
-            ))?;
-            left_out(&done);
-            Ok(())
+            );
+            Ok(left_out(done.did(words, json!({ "name": name, "from": name })), &done))
         }
         Command::Confirm { name } => {
             let done = tasks::run(socket, &name, &json!({ "confirm-restore": {} }))?;
-            Ok(output::print(format!("what {name} had before it was restored is removed for good ({})\n", done.contents()))?)
+            let words = format!("what {name} had before it was restored is removed for good ({})\n", done.contents());
+            Ok(done.did(words, json!({ "name": name })))
         }
         Command::Revert { name } => {
             let done = tasks::run(socket, &name, &json!({ "revert-restore": {} }))?;
-            Ok(output::print(format!("{name} is what it was before it was restored ({})\n", done.contents()))?)
+            let words = format!("{name} is what it was before it was restored ({})\n", done.contents());
+            Ok(done.did(words, json!({ "name": name })))
         }
     }
 }
 
-fn list(socket: &Path, name: Option<&WorkspaceName>, json: bool) -> Result<(), CommandError> {
+fn list(socket: &Path, name: Option<&WorkspaceName>) -> Result<Answer, CommandError> {
     let query = name.map_or_else(String::new, |name| format!("?workspace={name}"));
     let (backups, unconfirmed) = block_on(asking::list_slowly(socket, &format!("/api/v1/backups{query}"), "unconfirmed"))??;
-    if json {
-        return Ok(output::print(format!("{:#}\n", json!({ "backups": backups, "unconfirmed": unconfirmed })))?);
-    }
-    let backups: Vec<Listed> = understood(backups)?;
-    let unconfirmed: Vec<Unconfirmed> = understood(unconfirmed)?;
-    let mut rows = vec![["BACKUP", "WORKSPACE", "AT", "FILES", "SIZE", "VOLUMES", "AS IT WAS"].map(str::to_owned)];
-    rows.extend(backups.iter().map(Listed::row));
-    output::print(output::table(&rows))?;
-    for Unconfirmed { workspace, since } in &unconfirmed {
-        let (name, since) = (printable(workspace), printable(since));
-        output::print(format!(
-            "{name} was restored in place at {since}: `innkeeper backup confirm {name}` removes what it had before, `revert` brings it back\n"
-        ))?;
-    }
-    Ok(())
+    Ok(Answer::shown(json!({ "backups": backups, "unconfirmed": unconfirmed }), |mut answer| {
+        let backups: Vec<Listed> = output::understood(answer["backups"].take())?;
+        let unconfirmed: Vec<Unconfirmed> = output::understood(answer["unconfirmed"].take())?;
+        let mut rows = vec![["BACKUP", "WORKSPACE", "AT", "FILES", "SIZE", "VOLUMES", "AS IT WAS"].map(str::to_owned)];
+        rows.extend(backups.iter().map(Listed::row));
+        let restored = |Unconfirmed { workspace, since }: &Unconfirmed| {
+            let (name, since) = (printable(workspace), printable(since));
+            format!(
+                "{name} was restored in place at {since}: `innkeeper backup confirm {name}` removes what it had before, `revert` brings it back\n"
+            )
+        };
+        Ok(output::table(&rows) + &unconfirmed.iter().map(restored).collect::<String>())
+    }))
 }
 
-fn make(socket: &Path, names: &[WorkspaceName], json: bool) -> Result<(), CommandError> {
+fn make(socket: &Path, names: &[WorkspaceName]) -> Result<Answer, CommandError> {
     let (mut made, mut failed): (Vec<Value>, Vec<String>) = (Vec::new(), Vec::new());
     if names.is_empty() {
         let done = tasks::run_at(socket, "/api/v1/backups", &json!({ "back-up": {} }))?;
@@ -195,56 +184,50 @@ fn make(socket: &Path, names: &[WorkspaceName], json: bool) -> Result<(), Comman
             Err(why) => failed.push(format!("{name}: {why}")),
         }
     }
-    if json {
-        output::print(format!("{:#}\n", Value::Array(made)))?;
-    } else {
-        for made in understood::<Vec<Made>>(Value::Array(made))? {
-            output::print(made.line())?;
-            if made.left_out > 0 {
-                let examples: Vec<String> = made.examples.iter().map(|example| printable(example)).collect();
-                output::complain(&format!("{} things could not be read, among them {}", made.left_out, examples.join("; ")));
-            }
-        }
+    let said = json!({ "backups": made, "failed": failed });
+    let made: Vec<Made> = output::understood(Value::Array(made))?;
+    let mut answer = Answer::did(made.iter().map(Made::line).collect::<String>(), json!({}), said);
+    for made in made.iter().filter(|made| made.left_out > 0) {
+        let examples: Vec<String> = made.examples.iter().map(|example| printable(example)).collect();
+        answer = answer.remark(format!("{} things could not be read, among them {}", made.left_out, examples.join("; ")));
     }
-    failed.iter().for_each(|why| output::complain(&printable(why)));
-    if failed.is_empty() { Ok(()) } else { Err(CommandError::Said(Exit::Failed)) }
+    if failed.is_empty() {
+        return Ok(answer);
+    }
+    Ok(failed.iter().fold(answer, |answer, why| answer.remark(printable(why))).exit(Exit::Failed))
 }
 
-fn verify(socket: &Path, percent: u8, json: bool) -> Result<(), CommandError> {
+fn verify(socket: &Path, percent: u8) -> Result<Answer, CommandError> {
     let done = tasks::run_at(socket, "/api/v1/backups", &json!({ "verify": { "share": f64::from(percent) / 100.0 } }))?;
-    let report: Report = understood(done.report.clone())?;
-    if json {
-        output::print(format!("{:#}\n", done.report))?;
-    } else {
-        output::print(format!(
-            "{} backups, {} files of the repository, {} read: {}\n",
-            report.backups,
-            report.files,
-            size(report.bytes),
-            if report.wrong == 0 { "all as it was written".to_owned() } else { format!("{} things are wrong", report.wrong) }
-        ))?;
+    let report: Report = output::understood(done.report.clone())?;
+    let words = format!(
+        "{} backups, {} files of the repository, {} read: {}\n",
+        report.backups,
+        report.files,
+        size(report.bytes),
+        if report.wrong == 0 { "all as it was written".to_owned() } else { format!("{} things are wrong", report.wrong) }
+    );
+    let mut answer = Answer::did(words, json!({}), done.report);
+    for example in &report.examples {
+        answer = answer.remark(printable(example));
     }
-    report.examples.iter().for_each(|example| output::complain(&printable(example)));
     for Damaged { id, workspace } in &report.damaged {
-        output::complain(&format!("backup {} of {} cannot be restored whole", short(id), printable(workspace)));
+        answer = answer.remark(format!("backup {} of {} cannot be restored whole", short(id), printable(workspace)));
     }
-    if report.wrong == 0 { Ok(()) } else { Err(CommandError::Said(Exit::Failed)) }
+    Ok(answer.exit(if report.wrong == 0 { Exit::Ok } else { Exit::Failed }))
 }
 
-fn left_out(done: &Done) {
+fn left_out(mut answer: Answer, done: &Done) -> Answer {
     if done.consistent == Some(false) {
-        output::complain(&"the backup was made of files in use: what was being written then is as a crash would have left it");
+        answer = answer.remark("the backup was made of files in use: what was being written then is as a crash would have left it");
     }
     if done.skipped > 0 {
-        output::complain(&format!(
+        answer = answer.remark(format!(
             "{} things were left out: devices, sockets, or what could not be written; the gateway's log names some",
             done.skipped
         ));
     }
-}
-
-fn understood<T: serde::de::DeserializeOwned>(answer: Value) -> Result<T, CommandError> {
-    Ok(serde_json::from_value(answer).context("the gateway's answer is not understood; is it of another version?")?)
+    answer
 }
 
 fn short(id: &str) -> String {

@@ -2,22 +2,14 @@
 
 use std::path::Path;
 
-use clap::Args;
 use serde_json::Value;
 
-use super::{CommandError, asking, block_on, output};
+use super::output::{self, Answer};
+use super::{CommandError, asking, block_on};
 use crate::name::printable;
 
-#[derive(Debug, Args)]
-pub(super) struct CapacityArgs {
-    /// Print a JSON object instead of tables
-    #[arg(long)]
-    json: bool,
-}
-
-pub(super) fn run(args: &CapacityArgs, socket: &Path) -> Result<(), CommandError> {
-    let answer = block_on(asking::get(socket, "/api/v1/capacity"))??;
-    Ok(output::print(if args.json { format!("{answer}\n") } else { page(&answer) })?)
+pub(super) fn run(socket: &Path) -> Result<Answer, CommandError> {
+    Ok(Answer::shown(block_on(asking::get(socket, "/api/v1/capacity"))??, |answer| Ok(page(&answer))))
 }
 
 fn page(answer: &Value) -> String {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::output::{self, Sign};
+use super::output::{self, Answer, Sign};
 use super::{CommandError, Exit, block_on, online};
 use crate::app;
 use crate::config::{Problem, Settings, Severity, Sources};
@@ -19,12 +19,9 @@ pub(super) struct CheckArgs {
     /// Also try the engine, the login service, the state directory and the addresses to listen on
     #[arg(long)]
     online: bool,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
 }
 
-pub(super) fn run(args: CheckArgs, sources: &Sources) -> Result<(), CommandError> {
+pub(super) fn run(args: CheckArgs, sources: &Sources) -> Result<Answer, CommandError> {
     let (settings, problems) = match sources.load() {
         Ok(loaded) => (Some(loaded.settings), loaded.warnings),
         Err(unusable) => (None, unusable.problems),
@@ -36,16 +33,14 @@ pub(super) fn run(args: CheckArgs, sources: &Sources) -> Result<(), CommandError
     };
     let outcomes = if probes.is_empty() { Vec::new() } else { block_on(ask_all(&probes, DEADLINE))? };
 
-    let text = if args.json {
-        as_json(sources, settings.is_some(), &problems, &probes, &outcomes)
-    } else {
-        as_text(sources, settings.is_some(), &problems, &probes, &outcomes)
+    let exit = match &settings {
+        None => Exit::Usage,
+        Some(_) if outcomes.iter().all(Outcome::is_ready) => Exit::Ok,
+        Some(_) => Exit::Failed,
     };
-    output::print(text)?;
-    if settings.is_none() {
-        return Err(CommandError::Said(Exit::Usage));
-    }
-    if outcomes.iter().all(Outcome::is_ready) { Ok(()) } else { Err(CommandError::Said(Exit::Failed)) }
+    let report = as_json(sources, settings.is_some(), &problems, &probes, &outcomes);
+    let text = as_text(sources, settings.is_some(), &problems, &probes, &outcomes);
+    Ok(Answer::shown(report, move |_| Ok(text)).exit(exit))
 }
 
 fn probes(settings: &Settings) -> Vec<Probe> {
@@ -61,7 +56,7 @@ fn probes(settings: &Settings) -> Vec<Probe> {
     probes
 }
 
-fn as_json(sources: &Sources, usable: bool, problems: &[Problem], probes: &[Probe], outcomes: &[Outcome]) -> String {
+fn as_json(sources: &Sources, usable: bool, problems: &[Problem], probes: &[Probe], outcomes: &[Outcome]) -> Value {
     let tried = probes.iter().zip(outcomes).map(|(probe, outcome)| {
         let state = match outcome {
             Outcome::Fine(_) => "fine",
@@ -70,13 +65,12 @@ fn as_json(sources: &Sources, usable: bool, problems: &[Problem], probes: &[Prob
         };
         json!({ "name": probe.name, "state": state, "note": outcome.note() })
     });
-    let report = json!({
+    json!({
         "file": sources.file(),
         "usable": usable,
         "problems": problems,
         "tried": tried.collect::<Vec<_>>(),
-    });
-    format!("{report:#}\n")
+    })
 }
 
 fn as_text(sources: &Sources, usable: bool, problems: &[Problem], probes: &[Probe], outcomes: &[Outcome]) -> String {

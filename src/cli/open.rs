@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use anyhow::Context;
 use clap::Args;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{CommandError, asking, block_on, output};
+use super::output::{self, Answer};
+use super::{CommandError, asking, block_on};
 use crate::name::{WorkspaceName, printable};
 use crate::units::Span;
 
@@ -25,9 +25,6 @@ pub(super) struct OpenArgs {
     /// For whom it is: the application is told
     #[arg(long, value_name = "WHO", requires = "port")]
     visitor: Option<String>,
-    /// Print a JSON object
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -40,37 +37,36 @@ pub(super) struct UnlinkArgs {
     link: Option<String>,
 }
 
-/// Prints a link, or lists those that are good.
-pub(super) fn run(args: OpenArgs, socket: &Path) -> Result<(), CommandError> {
-    let OpenArgs { workspace, port, lifetime, visitor, json } = args;
+/// Makes a link, or lists those that are good.
+pub(super) fn run(args: OpenArgs, socket: &Path) -> Result<Answer, CommandError> {
+    let OpenArgs { workspace, port, lifetime, visitor } = args;
     let path = format!("/api/v1/workspaces/{workspace}/links");
     let Some(port) = port else {
-        let all = block_on(asking::list(socket, &path))??;
-        if json {
-            return Ok(output::print(format!("{all}\n"))?);
-        }
-        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let row = |link: &Value| {
-            let visitor = if link["visitor"].is_null() { "-".to_owned() } else { printable(&text(&link["visitor"])) };
-            [text(&link["id"]), text(&link["port"]), visitor, text(&link["ends"])]
-        };
-        let mut rows = vec![["LINK", "PORT", "VISITOR", "UNTIL"].map(str::to_owned)];
-        rows.extend(all.as_array().into_iter().flatten().map(row));
-        return Ok(output::print(output::table(&rows))?);
+        return Ok(Answer::shown(block_on(asking::list(socket, &path))??, |all| Ok(table(&all))));
     };
     let body = json!({ "port": port, "lifetime": lifetime, "visitor": visitor });
     let made = block_on(asking::act(socket, Method::POST, &path, Some(&body)))??;
-    let url = made["url"].as_str().context("the gateway's answer is not understood; is it of another version?")?;
-    let line = if json { made.to_string() } else { url.to_owned() };
-    Ok(output::print(line + "\n")?)
+    let url: String = output::understood(made["url"].clone())?;
+    Ok(Answer::did(url + "\n", json!({ "workspace": workspace }), made))
+}
+
+fn table(all: &Value) -> String {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let row = |link: &Value| {
+        let visitor = if link["visitor"].is_null() { "-".to_owned() } else { printable(&text(&link["visitor"])) };
+        [text(&link["id"]), text(&link["port"]), visitor, text(&link["ends"])]
+    };
+    let mut rows = vec![["LINK", "PORT", "VISITOR", "UNTIL"].map(str::to_owned)];
+    rows.extend(all.as_array().into_iter().flatten().map(row));
+    output::table(&rows)
 }
 
 /// Takes back all links to a workspace, or one.
-pub(super) fn unlink(args: &UnlinkArgs, socket: &Path) -> Result<(), CommandError> {
+pub(super) fn unlink(args: &UnlinkArgs, socket: &Path) -> Result<Answer, CommandError> {
     let one = args.link.as_ref().map(|link| format!("/{link}")).unwrap_or_default();
     let path = format!("/api/v1/workspaces/{}/links{one}", args.workspace);
     block_on(asking::act(socket, Method::DELETE, &path, None))??;
-    Ok(())
+    Ok(Answer::did("", json!({ "workspace": args.workspace, "link": args.link }), Value::Null))
 }
 
 fn id(text: &str) -> Result<String, String> {

@@ -9,10 +9,12 @@ use anyhow::Context;
 use clap::Subcommand;
 use reqwest::Method;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
+use super::output::{self, Answer};
+use super::workspace::span;
 use super::workspace::tasks::size;
-use super::workspace::{shown, span};
-use super::{CommandError, asking, block_on, output, screens};
+use super::{CommandError, asking, block_on, screens};
 use crate::name::{WorkspaceName, printable};
 use crate::recording::RecordingId;
 use crate::units::Span;
@@ -24,11 +26,8 @@ pub(super) enum RecordingCommand {
         /// Only those of this workspace
         #[arg(long)]
         workspace: Option<WorkspaceName>,
-        /// Print a JSON array instead of a table
-        #[arg(long)]
-        json: bool,
     },
-    /// Show everything that is known of a recording, as JSON
+    /// Show everything that is known of a recording
     Show {
         /// Its name, as `recording list` shows it
         #[arg(value_parser = id)]
@@ -48,9 +47,6 @@ pub(super) enum RecordingCommand {
         /// From when on
         #[arg(long, value_name = "TIME", value_parser = time)]
         from: Option<Span>,
-        /// Print a JSON object a screen
-        #[arg(long)]
-        json: bool,
     },
     /// Write a recording to a file or to standard output as asciinema does, with whatever a program in it has written
     Export {
@@ -89,29 +85,40 @@ fn time(text: &str) -> Result<Span, String> {
     Span::try_from(text.to_owned())
 }
 
-pub(super) fn run(command: RecordingCommand, socket: &Path) -> Result<(), CommandError> {
+/// Asks the gateway that listens at this socket; `json`: screens are printed as an object a line.
+pub(super) fn run(command: RecordingCommand, socket: &Path, json: bool) -> Result<Answer, CommandError> {
     match command {
-        RecordingCommand::List { workspace, json } => {
+        RecordingCommand::List { workspace } => {
             let only = workspace.map_or_else(String::new, |name| format!("?workspace={name}"));
-            let all = block_on(asking::list(socket, &format!("/api/v1/recordings{only}")))??;
-            shown(all, json, table)
+            Ok(Answer::list(block_on(asking::list(socket, &format!("/api/v1/recordings{only}")))??, table))
         }
         RecordingCommand::Show { id } => {
             let recording = block_on(asking::get(socket, &format!("/api/v1/recordings/{id}")))??;
-            Ok(output::print(format!("{recording:#}\n"))?)
+            Ok(Answer::shown(recording, |recording| Ok(facts(&recording))))
         }
-        RecordingCommand::Play { id, speed, idle_limit, from, json } => {
+        RecordingCommand::Play { id, speed, idle_limit, from } => {
             let seconds =
                 |span: Option<Span>, name: &str| span.map_or_else(String::new, |span| format!("&{name}={}", span.get().as_secs_f64()));
             let (idle, from) = (seconds(idle_limit, "idle"), seconds(from, "from"));
-            screens::show(socket, &format!("/api/v1/recordings/{id}/frames?speed={speed}{idle}{from}"), json)
+            screens::show(socket, &format!("/api/v1/recordings/{id}/frames?speed={speed}{idle}{from}"), json)?;
+            Ok(Answer::nothing())
         }
-        RecordingCommand::Export { id, output } => export(socket, id, output.as_deref()),
+        RecordingCommand::Export { id, output } => {
+            export(socket, id, output.as_deref())?;
+            Ok(Answer::nothing())
+        }
         RecordingCommand::Remove { id } => {
             block_on(asking::act(socket, Method::DELETE, &format!("/api/v1/recordings/{id}"), None))??;
-            Ok(output::print(format!("recording {id} is removed\n"))?)
+            Ok(Answer::did(format!("recording {id} is removed\n"), json!({ "id": id.to_string() }), Value::Null))
         }
     }
+}
+
+/// What is known of one, a line each.
+fn facts(recording: &Value) -> String {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), printable);
+    let rows = recording.as_object().into_iter().flatten().map(|(name, value)| [printable(name), text(value)]);
+    output::table(&rows.collect::<Vec<_>>())
 }
 
 fn export(socket: &Path, id: RecordingId, output: Option<&Path>) -> Result<(), CommandError> {

@@ -5,9 +5,11 @@ use std::path::Path;
 use clap::Subcommand;
 use reqwest::Method;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
-use super::workspace::{shown, span};
-use super::{CommandError, asking, block_on, output, screens};
+use super::output::{self, Answer};
+use super::workspace::span;
+use super::{CommandError, asking, block_on, screens};
 use crate::name::{WorkspaceName, printable};
 
 #[derive(Debug, Subcommand)]
@@ -17,9 +19,6 @@ pub(super) enum SessionCommand {
         /// Only those in this workspace
         #[arg(long)]
         workspace: Option<WorkspaceName>,
-        /// Print a JSON array instead of a table
-        #[arg(long)]
-        json: bool,
     },
     /// Watch a session's terminal; without a number, tell what happens to workspaces and sessions from now on, a line each
     Watch {
@@ -29,9 +28,6 @@ pub(super) enum SessionCommand {
         /// Only what happens to this workspace
         #[arg(long)]
         workspace: Option<WorkspaceName>,
-        /// Print a JSON object a line
-        #[arg(long)]
-        json: bool,
     },
     /// End a session: its process is hung up and its client told; the workspace goes on
     End {
@@ -49,15 +45,18 @@ pub(super) struct Session {
     seconds: u64,
 }
 
-pub(super) fn run(command: SessionCommand, socket: &Path) -> Result<(), CommandError> {
+/// Asks the gateway that listens at this socket; `json`: what is watched is printed as an object a line.
+pub(super) fn run(command: SessionCommand, socket: &Path, json: bool) -> Result<Answer, CommandError> {
     let only = |workspace: Option<WorkspaceName>| workspace.map_or_else(String::new, |name| format!("?workspace={name}"));
     match command {
-        SessionCommand::List { workspace, json } => {
-            let all = block_on(asking::list(socket, &format!("/api/v1/sessions{}", only(workspace))))??;
-            shown(all, json, table)
+        SessionCommand::List { workspace } => {
+            Ok(Answer::list(block_on(asking::list(socket, &format!("/api/v1/sessions{}", only(workspace))))??, table))
         }
-        SessionCommand::Watch { id: Some(id), json, .. } => screens::show(socket, &format!("/api/v1/sessions/{id}/watch"), json),
-        SessionCommand::Watch { workspace, json, id: None } => {
+        SessionCommand::Watch { id: Some(id), .. } => {
+            screens::show(socket, &format!("/api/v1/sessions/{id}/watch"), json)?;
+            Ok(Answer::nothing())
+        }
+        SessionCommand::Watch { workspace, id: None } => {
             let path = format!("/api/v1/events{}", only(workspace));
             let mut printed = Ok(());
             block_on(asking::events(socket, (Method::GET, &path, None), |name, mut data| {
@@ -73,11 +72,12 @@ pub(super) fn run(command: SessionCommand, socket: &Path) -> Result<(), CommandE
                 printed = output::print(format!("{line}\n"));
                 printed.is_ok()
             }))??;
-            Ok(printed?)
+            printed?;
+            Ok(Answer::nothing())
         }
         SessionCommand::End { id } => {
             block_on(asking::act(socket, Method::DELETE, &format!("/api/v1/sessions/{id}"), None))??;
-            Ok(output::print(format!("session {id} is ended\n"))?)
+            Ok(Answer::did(format!("session {id} is ended\n"), json!({ "id": id }), Value::Null))
         }
     }
 }
@@ -90,7 +90,7 @@ pub(super) fn table(all: &[Session]) -> String {
 }
 
 /// What happened, on a line. All of it may be a stranger's text.
-fn told(name: &str, data: &serde_json::Value) -> String {
+fn told(name: &str, data: &Value) -> String {
     let text = |key: &str| printable(data[key].as_str().unwrap_or_default());
     let (at, workspace) = (text("at"), text("workspace"));
     match name {

@@ -5,19 +5,15 @@ use std::path::Path;
 use clap::Subcommand;
 use serde::Deserialize;
 
-use super::workspace::shown;
-use super::{CommandError, asking, block_on, output};
+use super::output::{self, Answer};
+use super::{CommandError, asking, block_on};
 use crate::auth::LimitOverrides;
 use crate::name::printable;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TemplateCommand {
     /// List the templates that workspaces are made from
-    List {
-        /// Print a JSON array instead of a table
-        #[arg(long)]
-        json: bool,
-    },
+    List,
 }
 
 /// A template as the gateway answers it.
@@ -28,9 +24,9 @@ struct Template {
     limits: LimitOverrides,
 }
 
-pub(super) fn run(command: &TemplateCommand, socket: &Path) -> Result<(), CommandError> {
-    let TemplateCommand::List { json } = *command;
-    shown(block_on(asking::list(socket, "/api/v1/templates"))??, json, |all: &[Template]| {
+pub(super) fn run(command: &TemplateCommand, socket: &Path) -> Result<Answer, CommandError> {
+    let TemplateCommand::List = command;
+    Ok(Answer::list(block_on(asking::list(socket, "/api/v1/templates"))??, |all: &[Template]| {
         let mut rows = vec![["NAME", "IMAGE", "CPUS", "MEMORY", "DISK"].map(str::to_owned)];
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         rows.extend(all.iter().map(|one| {
@@ -44,5 +40,5 @@ pub(super) fn run(command: &TemplateCommand, socket: &Path) -> Result<(), Comman
             [printable(&one.name), printable(&one.image), cpus, memory, disk]
         }));
         output::table(&rows)
-    })
+    }))
 }

@@ -5,10 +5,10 @@ use std::path::Path;
 use clap::Subcommand;
 use reqwest::Method;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::workspace::shown;
-use super::{CommandError, asking, block_on, output};
+use super::output::{self, Answer};
+use super::{CommandError, asking, block_on};
 use crate::name::{WorkspaceName, printable};
 
 #[derive(Debug, Subcommand)]
@@ -23,16 +23,9 @@ pub(super) enum TokenCommand {
         /// For how long, for example 30d [default: until it is revoked]
         #[arg(long, value_name = "SPAN")]
         expires_in: Option<String>,
-        /// Print a JSON object
-        #[arg(long)]
-        json: bool,
     },
     /// List the tokens; what they are is not shown again
-    List {
-        /// Print a JSON array instead of a table
-        #[arg(long)]
-        json: bool,
-    },
+    List,
     /// Revoke a token: from now on it opens nothing
     Revoke {
         /// Its name
@@ -51,19 +44,15 @@ struct Token {
     expired: bool,
 }
 
-pub(super) fn run(command: TokenCommand, socket: &Path) -> Result<(), CommandError> {
+pub(super) fn run(command: TokenCommand, socket: &Path) -> Result<Answer, CommandError> {
     match command {
-        TokenCommand::Create { name, scopes, expires_in, json } => {
+        TokenCommand::Create { name, scopes, expires_in } => {
             let body = json!({ "name": name, "scopes": scopes, "expires_in": expires_in });
             let made = block_on(asking::act(socket, Method::POST, "/api/v1/tokens", Some(&body)))??;
-            let text = if json { format!("{made:#}") } else { printable(made["token"].as_str().unwrap_or_default()) };
-            output::print(format!("{text}\n"))?;
-            if !json {
-                output::complain(&"this is shown once; send it as: Authorization: Bearer …");
-            }
-            Ok(())
+            let words = printable(made["token"].as_str().unwrap_or_default()) + "\n";
+            Ok(Answer::did(words, json!({ "name": name }), made).remark("this is shown once; send it as: Authorization: Bearer …"))
         }
-        TokenCommand::List { json } => shown(block_on(asking::list(socket, "/api/v1/tokens"))??, json, |all: &[Token]| {
+        TokenCommand::List => Ok(Answer::list(block_on(asking::list(socket, "/api/v1/tokens"))??, |all: &[Token]| {
             let mut rows = vec![["NAME", "SCOPES", "MADE", "EXPIRES", "LAST USED"].map(str::to_owned)];
             let or_dash = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), printable);
             rows.extend(all.iter().map(|one| {
@@ -71,10 +60,10 @@ pub(super) fn run(command: TokenCommand, socket: &Path) -> Result<(), CommandErr
                 [printable(&one.name), printable(&one.scopes.join(" ")), printable(&one.made), expires, or_dash(&one.used)]
             }));
             output::table(&rows)
-        }),
+        })),
         TokenCommand::Revoke { name } => {
             block_on(asking::act(socket, Method::DELETE, &format!("/api/v1/tokens/{name}"), None))??;
-            Ok(output::print(format!("token {name} is revoked\n"))?)
+            Ok(Answer::did(format!("token {name} is revoked\n"), json!({ "name": name }), Value::Null))
         }
     }
 }

@@ -4,11 +4,11 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{CommandError, asking, block_on, output, session, workspace};
+use super::output::{self, Answer};
+use super::{CommandError, asking, block_on, session, workspace};
 
 #[derive(Debug, Args)]
 pub(super) struct TopArgs {
@@ -18,22 +18,20 @@ pub(super) struct TopArgs {
     /// Look once, and end
     #[arg(long)]
     once: bool,
-    /// Print a JSON object a look
-    #[arg(long)]
-    json: bool,
 }
 
 /// Clears a terminal and begins at its top; the rest of what was there goes too.
 const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
 
-pub(super) fn run(args: &TopArgs, socket: &Path) -> Result<(), CommandError> {
+/// Looks again and again; `json`: each look is an object a line.
+pub(super) fn run(args: &TopArgs, socket: &Path, json: bool) -> Result<Answer, CommandError> {
     loop {
         let seen = block_on(look(socket))??;
-        let text = if args.json { format!("{seen}\n") } else { page(&seen)? };
-        let clear = if !args.json && !args.once && io::stdout().is_terminal() { CLEAR } else { "" };
+        let text = if json { format!("{seen}\n") } else { page(&seen)? };
+        let clear = if !json && !args.once && io::stdout().is_terminal() { CLEAR } else { "" };
         output::print(format!("{clear}{text}"))?;
         if args.once {
-            return Ok(());
+            return Ok(Answer::nothing());
         }
         std::thread::sleep(Duration::from_secs(args.every));
     }
@@ -50,15 +48,14 @@ async fn look(socket: &Path) -> anyhow::Result<Value> {
 }
 
 fn page(seen: &Value) -> anyhow::Result<String> {
-    let misunderstood = "the gateway's answer is not understood; is it of another version?";
     let (queue, pool) = (&seen["queue"], &seen["pool"]);
     let ready: u64 = pool["templates"].as_array().into_iter().flatten().filter_map(|one| one["ready"].as_u64()).sum();
     let paused = if pool["paused"] == true { " (paused)" } else { "" };
     let host = host(&seen["overview"]["host"]);
     let head =
         format!("places {} of {}, {} waiting; pool {ready} ready{paused}\n{host}\n", queue["taken"], queue["capacity"], queue["waiting"]);
-    let workspaces = workspace::running(seen["workspaces"].clone()).context(misunderstood)?;
-    let sessions: Vec<session::Session> = serde_json::from_value(seen["sessions"].clone()).context(misunderstood)?;
+    let workspaces = workspace::running(seen["workspaces"].clone())?;
+    let sessions: Vec<session::Session> = output::understood(seen["sessions"].clone())?;
     Ok(format!("{head}{workspaces}\n{}", session::table(&sessions)))
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::AccountError;
 use crate::auth::accounts::edit::{self, NewAccount};
 use crate::auth::accounts::{Account, AuthorizedKey, Hash};
-use crate::cli::{asking, block_on};
+use crate::cli::{asking, block_on, output};
 use crate::name::{AccountName, TemplateName, WorkspaceName};
 
 /// Who changes accounts.
@@ -63,7 +63,7 @@ impl<'a> Book<'a> {
             Self::File(file) => Ok(edit::list(file)?.iter().map(|(name, account)| Listed::of(name, account)).collect()),
             Self::Gateway(socket) => {
                 let all = asked(asking::list(socket, "/api/v1/accounts"))?;
-                serde_json::from_value(all).map_err(|_| AccountError::Gateway(MISUNDERSTOOD.to_owned()))
+                output::understood(all).map_err(AccountError::Gateway)
             }
         }
     }
@@ -100,8 +100,7 @@ impl<'a> Book<'a> {
                 for some in keys.chunks(AT_ONCE) {
                     let body = json!({ "keys": texts(some) });
                     let answer = asked(asking::act(socket, Method::POST, &format!("{}/keys", path(name)), Some(&body)))?;
-                    let new = answer["added"].as_u64().ok_or_else(|| AccountError::Gateway(MISUNDERSTOOD.to_owned()))?;
-                    added += new as usize;
+                    added += output::understood::<usize>(answer["added"].clone()).map_err(AccountError::Gateway)?;
                 }
                 Ok(added)
             }
@@ -146,11 +145,9 @@ impl<'a> Book<'a> {
 
 /// Keys that the gateway takes at once.
 const AT_ONCE: usize = 100;
-const MISUNDERSTOOD: &str = "the gateway's answer is not understood; is it of another version?";
 
 fn asked(asking: impl Future<Output = anyhow::Result<Value>>) -> Result<Value, AccountError> {
-    let answer = block_on(asking).and_then(|answer| answer);
-    answer.map_err(|why| AccountError::Gateway(crate::app::with_causes(&why)))
+    block_on(asking).and_then(|answer| answer).map_err(AccountError::Gateway)
 }
 
 /// An account's path: a name may have any character.

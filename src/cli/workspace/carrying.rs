@@ -18,7 +18,8 @@ use tokio::io::AsyncRead;
 use tokio_util::io::ReaderStream;
 
 use super::tasks::{Done, Told, size};
-use crate::cli::{CommandError, asking, block_on, output};
+use crate::cli::output::Answer;
+use crate::cli::{CommandError, asking, block_on};
 use crate::name::WorkspaceName;
 
 /// How often it is told how much has gone.
@@ -30,7 +31,7 @@ struct Unfinished {
     part: PathBuf,
 }
 
-pub(super) fn export(socket: &Path, name: &WorkspaceName, to: &Path) -> Result<(), CommandError> {
+pub(super) fn export(socket: &Path, name: &WorkspaceName, to: &Path) -> Result<Answer, CommandError> {
     let mut unfinished = (to != Path::new("-")).then(|| Unfinished::new(to)).transpose()?;
     let sum = block_on(async {
         let mut answer = asking::ask(socket, &format!("/api/v1/workspaces/{name}/archive")).await?;
@@ -53,13 +54,17 @@ pub(super) fn export(socket: &Path, name: &WorkspaceName, to: &Path) -> Result<(
     match unfinished {
         Some(unfinished) => {
             unfinished.finish(to)?;
-            Ok(output::print(format!("{name} is in {}, {}\n", to.display(), size(sum)))?)
+            let words = format!("{name} is in {}, {}\n", to.display(), size(sum));
+            Ok(Answer::did(words, json!({ "name": name, "file": to.display().to_string(), "bytes": sum }), Value::Null))
         }
-        None => Ok(io::stdout().lock().flush()?),
+        None => {
+            io::stdout().lock().flush()?;
+            Ok(Answer::nothing())
+        }
     }
 }
 
-pub(super) fn import(socket: &Path, name: &WorkspaceName, from: &Path) -> Result<(), CommandError> {
+pub(super) fn import(socket: &Path, name: &WorkspaceName, from: &Path) -> Result<Answer, CommandError> {
     let done = block_on(async {
         let file: Box<dyn AsyncRead + Send + Sync + Unpin> = if from == Path::new("-") {
             Box::new(tokio::io::stdin())
@@ -80,17 +85,17 @@ pub(super) fn import(socket: &Path, name: &WorkspaceName, from: &Path) -> Result
         let sending = asking::upload(socket, &path, reqwest::Body::wrap(StreamBody::new(frames)));
         tokio::pin!(sending);
         let mut told = Told::default();
-        let mut answer = loop {
+        let answer = loop {
             tokio::select! {
                 answer = &mut sending => break answer,
                 () = tokio::time::sleep(TELL_EVERY) => told.tell(&step("importing", sent.load(Ordering::Relaxed))),
             }
         };
         told.clear();
-        let done = answer.as_mut().map(|answer| answer.take()).map_err(|why| anyhow!("{why:#}"))?;
-        serde_json::from_value::<Done>(done).context("the gateway's answer is not understood")
+        let done = answer?;
+        Done::of(done)
     })??;
-    Ok(output::print(format!("{name} is imported ({}); it has no secrets and no mounts\n", done.contents()))?)
+    Ok(done.did(format!("{name} is imported ({}); it has no secrets and no mounts\n", done.contents()), json!({ "name": name })))
 }
 
 fn step(what: &str, bytes: u64) -> Value {

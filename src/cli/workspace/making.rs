@@ -6,9 +6,10 @@ use clap::Args;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::settings::assignment;
+use super::settings::{Limits, assignment};
 use super::tasks::watched;
-use crate::cli::{CommandError, asking, block_on, output};
+use crate::cli::output::Answer;
+use crate::cli::{CommandError, asking, block_on};
 use crate::name::{TemplateName, VariableName, WorkspaceName, printable};
 use crate::units::Span;
 
@@ -22,30 +23,43 @@ pub(super) struct CreateArgs {
     /// A variable that it begins with
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = assignment)]
     variables: Vec<(VariableName, String)>,
+    #[command(flatten)]
+    limits: Limits,
     /// Make it ready as well
     #[arg(long)]
     start: bool,
 }
 
-pub(super) fn create(socket: &Path, args: &CreateArgs) -> Result<(), CommandError> {
+pub(super) fn create(socket: &Path, args: &CreateArgs) -> Result<Answer, CommandError> {
     let env: serde_json::Map<String, Value> =
         args.variables.iter().map(|(name, value)| (name.to_string(), Value::from(value.as_str()))).collect();
-    let body = json!({ "name": args.name, "template": args.template, "env": env });
-    block_on(asking::act(socket, Method::POST, "/api/v1/workspaces", Some(&body)))??;
-    output::print(format!("{} is made; its first login, or `innkeeper workspace start {}`, makes its home\n", args.name, args.name))?;
-    if args.start { start(socket, &args.name, "start") } else { Ok(()) }
+    let body = json!({ "name": args.name, "template": args.template, "env": env, "limits": args.limits.asked() });
+    let mut made = block_on(asking::act(socket, Method::POST, "/api/v1/workspaces", Some(&body)))??;
+    let mut words = format!("{} is made; its first login, or `innkeeper workspace start {}`, makes its home\n", args.name, args.name);
+    if args.start {
+        let done = watched(socket, &format!("/api/v1/workspaces/{}/start", args.name), None)?;
+        words = format!("{} is made, and runs ({})\n", args.name, way(&done));
+        if let (Value::Object(made), Value::Object(done)) = (&mut made, done) {
+            made.extend(done);
+        }
+    }
+    Ok(Answer::did(words, json!({ "name": args.name }), made))
 }
 
-pub(super) fn start(socket: &Path, name: &WorkspaceName, how: &str) -> Result<(), CommandError> {
+pub(super) fn start(socket: &Path, name: &WorkspaceName, how: &str) -> Result<Answer, CommandError> {
     let done = watched(socket, &format!("/api/v1/workspaces/{name}/{how}"), None)?;
-    let how = match done["how"].as_str() {
-        Some("attach") => "it did already",
-        Some("claim") => "with a container from the pool",
-        Some("start") => "its container was started",
-        Some("create") => "a container was made",
-        other => &printable(other.unwrap_or_default()),
-    };
-    Ok(output::print(format!("{name} runs ({how})\n"))?)
+    Ok(Answer::did(format!("{name} runs ({})\n", way(&done)), json!({ "name": name }), done))
+}
+
+/// In which way it came to run.
+fn way(done: &Value) -> String {
+    match done["how"].as_str() {
+        Some("attach") => "it did already".to_owned(),
+        Some("claim") => "with a container from the pool".to_owned(),
+        Some("start") => "its container was started".to_owned(),
+        Some("create") => "a container was made".to_owned(),
+        other => printable(other.unwrap_or_default()),
+    }
 }
 
 /// When a workspace is stopped.
@@ -68,7 +82,7 @@ impl When {
     }
 }
 
-pub(super) fn stop(socket: &Path, name: &WorkspaceName, when: When) -> Result<(), CommandError> {
-    watched(socket, &format!("/api/v1/workspaces/{name}/stop{}", when.query()), None)?;
-    Ok(output::print(format!("{name} is stopped\n"))?)
+pub(super) fn stop(socket: &Path, name: &WorkspaceName, when: When) -> Result<Answer, CommandError> {
+    let done = watched(socket, &format!("/api/v1/workspaces/{name}/stop{}", when.query()), None)?;
+    Ok(Answer::did(format!("{name} is stopped\n"), json!({ "name": name }), done))
 }

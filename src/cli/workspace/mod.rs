@@ -8,6 +8,7 @@ mod settings;
 mod show;
 pub(super) mod tasks;
 mod upgrade;
+mod usage;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -17,14 +18,15 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use reqwest::Response;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use self::settings::{EnvCommand, LimitArgs, MountCommand, PolicyArgs, SecretCommand};
 use self::tasks::SnapshotCommand;
+pub(super) use self::settings::{Limits, assignment};
 use self::upgrade::{UpgradeArgs, Upgrading};
-use super::asking::{ask, list};
-use super::{CommandError, block_on, output};
+use super::asking::{ask, get, list};
+use super::output::{self, Answer};
+use super::{CommandError, block_on};
 use crate::name::{ServiceName, TemplateName, WorkspaceName, printable};
 
 /// List the workspaces of the running gateway, see how they do, and set what is theirs alone
@@ -47,9 +49,6 @@ enum Command {
         /// Only those of this template
         #[arg(long, value_name = "TEMPLATE")]
         template: Option<TemplateName>,
-        /// Print a JSON array instead of a table
-        #[arg(long)]
-        json: bool,
     },
     /// Make a workspace before anybody has logged in to it
     Create(making::CreateArgs),
@@ -76,9 +75,14 @@ enum Command {
     Show {
         /// The workspace's name
         name: WorkspaceName,
-        /// Print a JSON object instead of tables
-        #[arg(long)]
-        json: bool,
+    },
+    /// Show what a workspace uses of what it may, and what it has used lately
+    Usage {
+        /// The workspace's name
+        name: WorkspaceName,
+        /// The last samples, or a day of them in averages
+        #[arg(long, value_name = "SPAN", default_value = "hour", value_parser = ["hour", "day"])]
+        span: String,
     },
     /// Let nobody into a workspace: people in it are told why, it is stopped, and nothing of it is removed
     Suspend {
@@ -171,9 +175,6 @@ enum Command {
     Services {
         /// The workspace's name
         name: WorkspaceName,
-        /// Print a JSON array instead of a table
-        #[arg(long)]
-        json: bool,
     },
     /// Print what the services of a workspace have said
     Logs {
@@ -240,30 +241,31 @@ struct Harmless {
 }
 
 /// Asks the gateway that listens at this socket.
-pub(super) fn run(args: WorkspaceArgs, socket: &Path) -> Result<(), CommandError> {
+pub(super) fn run(args: WorkspaceArgs, socket: &Path) -> Result<Answer, CommandError> {
     match args.command {
-        Command::List { deleted: true, json, .. } => shown(block_on(list(socket, "/api/v1/deleted"))??, json, tasks::table),
-        Command::List { deleted: false, state, template, json } => {
+        Command::List { deleted: true, .. } => Ok(Answer::list(block_on(list(socket, "/api/v1/deleted"))??, tasks::table)),
+        Command::List { deleted: false, state, template } => {
             let state = state.map_or_else(String::new, |state| format!("&state={state}"));
             let template = template.map_or_else(String::new, |template| format!("&template={template}"));
             let answer = block_on(list(socket, &format!("/api/v1/workspaces?{state}{template}")))??;
-            shown(answer, json, |all: &[Listed]| {
+            Ok(Answer::list(answer, |all: &[Listed]| {
                 let mut rows = vec![["NAME", "STATE", "TEMPLATE", "RUNNING", "LEASES", "IDLE", "SERVICES", "IMAGE"].map(str::to_owned)];
                 rows.extend(all.iter().map(Listed::row));
                 output::table(&rows)
-            })
+            }))
         }
-        Command::Services { name, json } => {
-            let mut answer = block_on(super::asking::get(socket, &format!("/api/v1/workspaces/{name}/services")))??;
-            shown(answer["items"].take(), json, services)
+        Command::Services { name } => {
+            let mut answer = block_on(get(socket, &format!("/api/v1/workspaces/{name}/services")))??;
+            Ok(Answer::list(answer["items"].take(), services))
         }
         Command::Create(args) => making::create(socket, &args),
         Command::Start { name } => making::start(socket, &name, "start"),
         Command::Stop { name, when } => making::stop(socket, &name, when),
         Command::Restart { name, when } => making::start(socket, &name, &format!("restart{}", when.query())),
-        Command::Show { name, json } => {
-            let (answer, workspace) = settings::fetch(socket, &name)?;
-            settings::print_either(json, &answer, || show::whole(&workspace))
+        Command::Show { name } => settings::shown(socket, &name, |answer| answer, show::whole),
+        Command::Usage { name, span } => {
+            let answer = block_on(get(socket, &format!("/api/v1/workspaces/{name}/usage?span={span}")))??;
+            Ok(Answer::shown(answer, usage::page))
         }
         Command::Suspend { name, reason } => settings::suspend(socket, &name, &reason),
         Command::Resume { name } => settings::resume(socket, &name),
@@ -285,25 +287,15 @@ pub(super) fn run(args: WorkspaceArgs, socket: &Path) -> Result<(), CommandError
             block_on(async {
                 let answer = ask(socket, &path).await?;
                 print_all(answer).await
-            })?
+            })??;
+            Ok(Answer::nothing())
         }
     }
 }
 
-/// Prints a list.
-pub(super) fn shown<T: DeserializeOwned>(list: Value, json: bool, table: impl FnOnce(&[T]) -> String) -> Result<(), CommandError> {
-    let text = if json {
-        format!("{list:#}\n")
-    } else {
-        let list: Vec<T> = serde_json::from_value(list).context("the gateway's answer is not understood; is it of another version?")?;
-        table(&list)
-    };
-    Ok(output::print(text)?)
-}
-
 /// Those of these workspaces that are doing anything, and what they use of what they may, as a table.
-pub(super) fn running(all: Value) -> serde_json::Result<String> {
-    let all: Vec<Listed> = serde_json::from_value(all)?;
+pub(super) fn running(all: Value) -> anyhow::Result<String> {
+    let all: Vec<Listed> = output::understood(all)?;
     let mut rows = vec![["NAME", "STATE", "TEMPLATE", "RUNNING", "LEASES", "IDLE", "CPU", "MEMORY", "DISK"].map(str::to_owned)];
     rows.extend(all.iter().filter(|one| one.state != "absent").map(|one| {
         let [name, state, template, running, leases, idle, ..] = one.row();

@@ -9,22 +9,23 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
+use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::show::{self, Holding, Workspace};
-use crate::auth::{LimitOverrides, VolumeLimits};
-use crate::cli::{CommandError, asking, block_on, output};
+use crate::auth::VolumeLimits;
+use crate::cli::output::{self, Answer};
+use crate::cli::{CommandError, asking, block_on};
 use crate::name::{VariableName, VolumeName, WorkspaceName, printable};
 use crate::units::Size;
 
 /// Longest secret that is read, in bytes; the gateway takes less, and says how much.
 const LONGEST_SECRET: u64 = 64 * 1024;
 
+/// Limits of one workspace, in place of what its template and its grants say.
 #[derive(Debug, Args)]
-pub(super) struct LimitArgs {
-    /// The workspace's name
-    name: WorkspaceName,
+pub(in crate::cli) struct Limits {
     /// CPUs that it may use at once; fractions are allowed
     #[arg(long, value_name = "NUMBER")]
     cpus: Option<f64>,
@@ -46,12 +47,17 @@ pub(super) struct LimitArgs {
     /// Files and directories that a volume may have, for example data=100000
     #[arg(long, value_name = "NAME=NUMBER", value_parser = volume_inodes)]
     volume_inodes: Vec<(VolumeName, u64)>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LimitArgs {
+    /// The workspace's name
+    name: WorkspaceName,
+    #[command(flatten)]
+    limits: Limits,
     /// Forget those that are set, before others are
     #[arg(long)]
     reset: bool,
-    /// Print a JSON object instead of a table
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -67,9 +73,6 @@ pub(super) struct PolicyArgs {
     /// Ports that need no link, for example 80,8080; none; or default, those of `urls.public` alone
     #[arg(long, value_name = "PORTS")]
     public_ports: Option<String>,
-    /// Print a JSON object instead of a table
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -80,18 +83,14 @@ pub(super) enum EnvCommand {
         #[arg(required = true, value_name = "NAME=VALUE", value_parser = assignment)]
         variables: Vec<(VariableName, String)>,
     },
-    /// Remove variables
+    /// Remove variables of a workspace
     Unset {
         /// The names
         #[arg(required = true, value_name = "NAME")]
         names: Vec<VariableName>,
     },
     /// List the variables
-    List {
-        /// Print a JSON object instead of a table
-        #[arg(long)]
-        json: bool,
-    },
+    List,
 }
 
 #[derive(Debug, Subcommand)]
@@ -121,11 +120,7 @@ pub(super) enum SecretCommand {
         bytes: Option<usize>,
     },
     /// List the secrets: their names and dates, never their values
-    List {
-        /// Print a JSON array instead of a table
-        #[arg(long)]
-        json: bool,
-    },
+    List,
     /// Remove a secret; one that the template names is made up anew when it is next needed
     Remove {
         /// The variable's name
@@ -146,11 +141,7 @@ pub(super) enum MountCommand {
         read_write: bool,
     },
     /// List what appears
-    List {
-        /// Print a JSON array instead of a table
-        #[arg(long)]
-        json: bool,
-    },
+    List,
     /// Have it appear no more, from the container's next start on
     Remove {
         /// Where in the workspace
@@ -158,36 +149,43 @@ pub(super) enum MountCommand {
     },
 }
 
-pub(super) fn suspend(socket: &Path, name: &WorkspaceName, reason: &str) -> Result<(), CommandError> {
+pub(super) fn suspend(socket: &Path, name: &WorkspaceName, reason: &str) -> Result<Answer, CommandError> {
     change(socket, name, &json!({ "suspend": { "reason": reason } }), &format!("{name} is suspended; nobody can be in it"))
 }
 
-pub(super) fn resume(socket: &Path, name: &WorkspaceName) -> Result<(), CommandError> {
+pub(super) fn resume(socket: &Path, name: &WorkspaceName) -> Result<Answer, CommandError> {
     change(socket, name, &json!({ "resume": {} }), &format!("{name} is not suspended"))
 }
 
-pub(super) fn limit(socket: &Path, args: LimitArgs) -> Result<(), CommandError> {
-    let LimitArgs { name, cpus, memory, pids, disk, inodes, volumes: sizes, volume_inodes, reset, json } = args;
-    let mut volumes: BTreeMap<VolumeName, VolumeLimits> = BTreeMap::new();
-    sizes.into_iter().for_each(|(volume, size)| volumes.entry(volume).or_default().disk = Some(size));
-    volume_inodes.into_iter().for_each(|(volume, inodes)| volumes.entry(volume).or_default().inodes = Some(inodes));
-    let limits = LimitOverrides { cpus, memory, pids, disk, inodes, volumes, sessions: None };
-    if limits != LimitOverrides::default() || reset {
-        let LimitOverrides { volumes, .. } = &limits;
-        let limits = json!({ "cpus": cpus, "memory": memory, "pids": pids, "disk": disk, "inodes": inodes, "volumes": volumes });
+pub(super) fn limit(socket: &Path, args: LimitArgs) -> Result<Answer, CommandError> {
+    let LimitArgs { name, limits, reset } = args;
+    let limits = limits.asked();
+    if reset || limits.is_object() {
+        let limits = if limits.is_object() { limits } else { json!({}) };
         let asked = json!({ "limit": { "reset": reset, "limits": limits } });
-        let answer = change_and(socket, &name, &asked, &format!("limits of {name} are set"))?;
-        let enforcement: Vec<Holding> = serde_json::from_value(answer["enforcement"].clone()).unwrap_or_default();
-        return Ok(output::print(
-            enforcement.iter().map(|one| format!("  {}: {}\n", printable(&one.limit), one.said())).collect::<String>(),
-        )?);
+        return change_and(socket, &name, &asked, &format!("limits of {name} are set"), |said| {
+            let held: Vec<Holding> = serde_json::from_value(said["enforcement"].clone()).unwrap_or_default();
+            held.iter().map(|one| format!("  {}: {}\n", printable(&one.limit), one.said())).collect()
+        });
     }
-    let (answer, workspace) = fetch(socket, &name)?;
-    print_either(json, &answer["limits"], || show::limits(&workspace))
+    shown(socket, &name, |mut answer| answer["limits"].take(), show::limits)
 }
 
-pub(super) fn policy(socket: &Path, args: PolicyArgs) -> Result<(), CommandError> {
-    let PolicyArgs { name, idle, network, public_ports, json } = args;
+impl Limits {
+    /// As the gateway is asked for them; `null` where none is given.
+    pub(in crate::cli) fn asked(&self) -> Value {
+        let Self { cpus, memory, pids, disk, inodes, volumes: sizes, volume_inodes } = self;
+        let mut volumes: BTreeMap<&VolumeName, VolumeLimits> = BTreeMap::new();
+        sizes.iter().for_each(|(volume, size)| volumes.entry(volume).or_default().disk = Some(*size));
+        volume_inodes.iter().for_each(|(volume, inodes)| volumes.entry(volume).or_default().inodes = Some(*inodes));
+        let any = cpus.is_some() || memory.is_some() || pids.is_some() || disk.is_some() || inodes.is_some() || !volumes.is_empty();
+        let all = json!({ "cpus": cpus, "memory": memory, "pids": pids, "disk": disk, "inodes": inodes, "volumes": volumes });
+        if any { all } else { Value::Null }
+    }
+}
+
+pub(super) fn policy(socket: &Path, args: PolicyArgs) -> Result<Answer, CommandError> {
+    let PolicyArgs { name, idle, network, public_ports } = args;
     let mut changes = serde_json::Map::new();
     let or_default = |text: String| if text == "default" { Value::Null } else { Value::from(text) };
     changes.extend(idle.map(|text| ("idle".to_owned(), or_default(text))));
@@ -196,8 +194,7 @@ pub(super) fn policy(socket: &Path, args: PolicyArgs) -> Result<(), CommandError
     if !changes.is_empty() {
         return change(socket, &name, &json!({ "policy": changes }), &format!("policies of {name} are set"));
     }
-    let (answer, workspace) = fetch(socket, &name)?;
-    print_either(json, &answer["policy"], || show::policy(&workspace))
+    shown(socket, &name, |mut answer| answer["policy"].take(), show::policy)
 }
 
 /// Ports as a person writes them.
@@ -212,7 +209,7 @@ fn ports(text: &str) -> anyhow::Result<Value> {
     }
 }
 
-pub(super) fn env(socket: &Path, name: &WorkspaceName, command: EnvCommand) -> Result<(), CommandError> {
+pub(super) fn env(socket: &Path, name: &WorkspaceName, command: EnvCommand) -> Result<Answer, CommandError> {
     match command {
         EnvCommand::Set { variables } => {
             let set: serde_json::Map<String, Value> = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
@@ -221,14 +218,11 @@ pub(super) fn env(socket: &Path, name: &WorkspaceName, command: EnvCommand) -> R
         EnvCommand::Unset { names } => {
             change(socket, name, &json!({ "env": { "set": {}, "unset": names } }), &format!("variables of {name} are removed"))
         }
-        EnvCommand::List { json } => {
-            let (answer, workspace) = fetch(socket, name)?;
-            print_either(json, &answer["env"], || show::env(&workspace))
-        }
+        EnvCommand::List => shown(socket, name, |mut answer| answer["env"].take(), show::env),
     }
 }
 
-pub(super) fn secret(socket: &Path, name: &WorkspaceName, command: SecretCommand) -> Result<(), CommandError> {
+pub(super) fn secret(socket: &Path, name: &WorkspaceName, command: SecretCommand) -> Result<Answer, CommandError> {
     match command {
         SecretCommand::Set { key, from_file } => {
             let value = read_secret(&key, from_file.as_deref())?;
@@ -246,14 +240,11 @@ pub(super) fn secret(socket: &Path, name: &WorkspaceName, command: SecretCommand
         SecretCommand::Remove { key } => {
             change(socket, name, &json!({ "remove-secret": { "name": key } }), &format!("secret {key} of {name} is removed"))
         }
-        SecretCommand::List { json } => {
-            let (answer, workspace) = fetch(socket, name)?;
-            print_either(json, &answer["secrets"], || show::secrets(&workspace))
-        }
+        SecretCommand::List => shown(socket, name, |mut answer| answer["secrets"].take(), show::secrets),
     }
 }
 
-pub(super) fn mount(socket: &Path, name: &WorkspaceName, command: MountCommand) -> Result<(), CommandError> {
+pub(super) fn mount(socket: &Path, name: &WorkspaceName, command: MountCommand) -> Result<Answer, CommandError> {
     match command {
         MountCommand::Add { source, target, read_write } => {
             // As the person sees it: the gateway is somewhere else.
@@ -267,45 +258,46 @@ pub(super) fn mount(socket: &Path, name: &WorkspaceName, command: MountCommand) 
             &json!({ "remove-mount": { "target": target } }),
             &format!("nothing of the host is set to appear in {name} at {target}"),
         ),
-        MountCommand::List { json } => {
-            let (answer, workspace) = fetch(socket, name)?;
-            print_either(json, &answer["mounts"], || show::mounts(&workspace))
-        }
+        MountCommand::List => shown(socket, name, |mut answer| answer["mounts"].take(), show::mounts),
     }
 }
 
-/// Everything of a workspace, as it is answered and as it is understood.
-pub(super) fn fetch(socket: &Path, name: &WorkspaceName) -> Result<(Value, Workspace), CommandError> {
+/// Everything of a workspace: for programs this part of the answer, for people this text of it.
+pub(super) fn shown(
+    socket: &Path,
+    name: &WorkspaceName,
+    part: impl FnOnce(Value) -> Value,
+    text: impl FnOnce(&Workspace) -> String + 'static,
+) -> Result<Answer, CommandError> {
     let answer = block_on(asking::get(socket, &format!("/api/v1/workspaces/{name}")))??;
-    let understood = serde_json::from_value(answer.clone()).context("the gateway's answer is not understood; is it of another version?")?;
-    Ok((answer, understood))
-}
-
-/// Prints what was answered, for programs or for people.
-pub(super) fn print_either(json: bool, value: &Value, table: impl FnOnce() -> String) -> Result<(), CommandError> {
-    Ok(output::print(if json { format!("{value:#}\n") } else { table() })?)
+    Ok(Answer::shown(part(answer.clone()), move |_| Ok(text(&output::understood(answer)?))))
 }
 
 /// Has something changed, and says what came of it.
-fn change(socket: &Path, name: &WorkspaceName, asked: &Value, done: &str) -> Result<(), CommandError> {
-    change_and(socket, name, asked, done).map(drop)
+fn change(socket: &Path, name: &WorkspaceName, asked: &Value, done: &str) -> Result<Answer, CommandError> {
+    change_and(socket, name, asked, done, |_| String::new())
 }
 
-/// The same, for who says more of the answer.
-fn change_and(socket: &Path, name: &WorkspaceName, asked: &Value, done: &str) -> Result<Value, CommandError> {
-    let answer = block_on(asking::change(socket, &format!("/api/v1/workspaces/{name}/changes"), asked))??;
-    if answer["applied"] == "not-yet" {
-        let why = printable(answer["why"].as_str().unwrap_or_default());
+/// The same, with more for people out of what the gateway says.
+fn change_and(
+    socket: &Path,
+    name: &WorkspaceName,
+    asked: &Value,
+    done: &str,
+    more: impl FnOnce(&Value) -> String,
+) -> Result<Answer, CommandError> {
+    let said = block_on(asking::act(socket, Method::POST, &format!("/api/v1/workspaces/{name}/changes"), Some(asked)))??;
+    if said["applied"] == "not-yet" {
+        let why = printable(said["why"].as_str().unwrap_or_default());
         return Err(
             anyhow::anyhow!("{done}, and that could not be applied to what runs: {why}; it is tried again at the next start").into()
         );
     }
-    let when = if answer["applied"] == "at-next-start" { " (from the next start of its container on, which runs)" } else { "" };
-    output::print(format!("{done}{when}\n"))?;
-    if answer["home"] == false {
-        output::complain(&format!("{name} has no home yet; this is kept for its first login"));
-    }
-    Ok(answer)
+    let when = if said["applied"] == "at-next-start" { " (from the next start of its container on, which runs)" } else { "" };
+    let has_home = said["home"] != false;
+    let words = format!("{done}{when}\n{}", more(&said));
+    let answer = Answer::did(words, json!({ "name": name }), said);
+    Ok(if has_home { answer } else { answer.remark(format!("{name} has no home yet; this is kept for its first login")) })
 }
 
 fn read_secret(key: &VariableName, file: Option<&Path>) -> Result<SecretString, CommandError> {
@@ -354,7 +346,8 @@ fn volume_inodes(text: &str) -> Result<(VolumeName, u64), String> {
     Ok((name.parse().map_err(|why| format!("{why}"))?, number))
 }
 
-pub(super) fn assignment(text: &str) -> anyhow::Result<(VariableName, String)> {
+/// `NAME=VALUE`.
+pub(in crate::cli) fn assignment(text: &str) -> anyhow::Result<(VariableName, String)> {
     let Some((name, value)) = text.split_once('=') else { bail!("write NAME=VALUE") };
     Ok((name.parse()?, value.to_owned()))
 }

@@ -162,6 +162,11 @@ pub(super) fn limits(workspace: &Workspace) -> String {
     output::table(&rows)
 }
 
+/// The snapshots that are kept of it, a line each.
+pub(super) fn snapshots(workspace: &Workspace) -> String {
+    workspace.snapshots.iter().map(|name| format!("{}\n", printable(name))).collect()
+}
+
 /// How much is in the home and the volumes.
 fn storage(workspace: &Workspace) -> String {
     let mut rows = vec![["STORAGE", "USED", "OF", "FILES", "OF"].map(str::to_owned)];

@@ -3,13 +3,13 @@
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
-use anyhow::Context;
 use clap::Subcommand;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::cli::{CommandError, asking, block_on, output};
+use crate::cli::output::{self, Answer};
+use crate::cli::{CommandError, asking, block_on};
 use crate::name::{SnapshotName, WorkspaceName, printable};
 use crate::units::Size;
 
@@ -27,6 +27,9 @@ pub(super) struct Deleted {
 /// What was done, as the gateway answers it.
 #[derive(Debug, Deserialize)]
 pub(in crate::cli) struct Done {
+    /// All of it, for programs.
+    #[serde(skip)]
+    said: Value,
     homes: Vec<String>,
     bytes: Option<u64>,
     until: Option<String>,
@@ -50,11 +53,7 @@ pub(super) enum SnapshotCommand {
         snapshot: SnapshotName,
     },
     /// List the snapshots
-    List {
-        /// Print a JSON array instead of a list
-        #[arg(long)]
-        json: bool,
-    },
+    List,
     /// Remove a snapshot for good
     Remove {
         /// The snapshot's name
@@ -62,50 +61,46 @@ pub(super) enum SnapshotCommand {
     },
 }
 
-pub(super) fn snapshot(socket: &Path, name: &WorkspaceName, command: SnapshotCommand) -> Result<(), CommandError> {
+pub(super) fn snapshot(socket: &Path, name: &WorkspaceName, command: SnapshotCommand) -> Result<Answer, CommandError> {
+    let to = |snapshot: &SnapshotName| json!({ "name": name, "snapshot": snapshot });
     match command {
         SnapshotCommand::Take { snapshot } => {
             let done = run(socket, name, &json!({ "snapshot": { "snapshot": snapshot } }))?;
-            output::print(format!("{name}@{snapshot} is kept ({}), {}\n", done.contents(), done.moment()))?;
-            done.complain_of_skipped();
-            Ok(())
+            Ok(done.did_with_rest(format!("{name}@{snapshot} is kept ({}), {}\n", done.contents(), done.moment()), to(&snapshot)))
         }
         SnapshotCommand::Remove { snapshot } => {
-            run(socket, name, &json!({ "remove-snapshot": { "snapshot": snapshot } }))?;
-            Ok(output::print(format!("{name}@{snapshot} is removed\n"))?)
+            let done = run(socket, name, &json!({ "remove-snapshot": { "snapshot": snapshot } }))?;
+            Ok(done.did(format!("{name}@{snapshot} is removed\n"), to(&snapshot)))
         }
-        SnapshotCommand::List { json } => {
-            let (answer, _) = super::settings::fetch(socket, name)?;
-            let names = answer["snapshots"].as_array().map(Vec::as_slice).unwrap_or_default();
-            let lines = || names.iter().filter_map(Value::as_str).map(|name| format!("{}\n", printable(name))).collect();
-            super::settings::print_either(json, &answer["snapshots"], lines)
+        SnapshotCommand::List => {
+            super::settings::shown(socket, name, |mut answer| answer["snapshots"].take(), super::show::snapshots)
         }
     }
 }
 
-pub(super) fn delete(socket: &Path, name: &WorkspaceName, now: bool, backups: bool) -> Result<(), CommandError> {
+pub(super) fn delete(socket: &Path, name: &WorkspaceName, now: bool, backups: bool) -> Result<Answer, CommandError> {
     let done = run(socket, name, &json!({ "delete": { "now": now, "backups": backups } }))?;
     let also = if backups { ", and so are its backups" } else { "" };
-    Ok(output::print(match &done.until {
+    let words = match &done.until {
         Some(until) => format!(
             "{name} is deleted ({}){also}; `innkeeper workspace undelete {name}` brings it back until {}\n",
             done.contents(),
             printable(until)
         ),
         None => format!("{name} is deleted for good ({}){also}\n", done.contents()),
-    })?)
+    };
+    Ok(done.did(words, json!({ "name": name })))
 }
 
-pub(super) fn undelete(socket: &Path, name: &WorkspaceName) -> Result<(), CommandError> {
+pub(super) fn undelete(socket: &Path, name: &WorkspaceName) -> Result<Answer, CommandError> {
     let done = run(socket, name, &json!({ "undelete": {} }))?;
-    Ok(output::print(format!("{name} is back ({}); its secrets are not\n", done.contents()))?)
+    Ok(done.did(format!("{name} is back ({}); its secrets are not\n", done.contents()), json!({ "name": name })))
 }
 
-pub(super) fn copy(socket: &Path, from: &WorkspaceName, to: &WorkspaceName) -> Result<(), CommandError> {
+pub(super) fn copy(socket: &Path, from: &WorkspaceName, to: &WorkspaceName) -> Result<Answer, CommandError> {
     let done = run(socket, from, &json!({ "copy": { "to": to } }))?;
-    output::print(format!("{to} has what {from} has ({}), {}\n", done.contents(), done.moment()))?;
-    done.complain_of_skipped();
-    Ok(())
+    let words = format!("{to} has what {from} has ({}), {}\n", done.contents(), done.moment());
+    Ok(done.did_with_rest(words, json!({ "name": to, "from": from })))
 }
 
 /// Those that were deleted, as a table.
@@ -127,8 +122,7 @@ pub(in crate::cli) fn run(socket: &Path, name: &WorkspaceName, task: &Value) -> 
 
 /// The same of something that is not one workspace's.
 pub(in crate::cli) fn run_at(socket: &Path, path: &str, task: &Value) -> Result<Done, CommandError> {
-    let done = watched(socket, path, Some(task))?;
-    Ok(serde_json::from_value(done).context("the gateway's answer is not understood")?)
+    Ok(Done::of(watched(socket, path, Some(task))?)?)
 }
 
 /// The same for anything that is told how it goes.
@@ -148,6 +142,15 @@ pub(in crate::cli) fn size(bytes: u64) -> String {
 }
 
 impl Done {
+    pub(super) fn of(said: Value) -> anyhow::Result<Self> {
+        Ok(Self { said: said.clone(), ..output::understood(said)? })
+    }
+
+    /// The answer of a command that has done this to `to`.
+    pub(in crate::cli) fn did(&self, words: String, to: Value) -> Answer {
+        Answer::did(words, to, self.said.clone())
+    }
+
     pub(in crate::cli) fn contents(&self) -> String {
         let homes = match self.homes.len() {
             0 => "it had no home".to_owned(),
@@ -165,10 +168,11 @@ impl Done {
         }
     }
 
-    fn complain_of_skipped(&self) {
-        if self.skipped > 0 {
-            output::complain(&format!("{} things were left out: sockets, devices, or what changed while it was copied", self.skipped));
-        }
+    /// The same, and what was left out.
+    fn did_with_rest(&self, words: String, to: Value) -> Answer {
+        let answer = self.did(words, to);
+        let left = format!("{} things were left out: sockets, devices, or what changed while it was copied", self.skipped);
+        if self.skipped > 0 { answer.remark(left) } else { answer }
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use anyhow::Context;
 use clap::Args;
+use reqwest::Method;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::{Listed, tasks};
-use crate::cli::{CommandError, asking, block_on, output};
+use crate::cli::output::{self, Answer};
+use crate::cli::{CommandError, Exit, asking, block_on};
 use crate::name::{TemplateName, WorkspaceName, printable};
 
 #[derive(Debug, Args)]
@@ -41,20 +42,19 @@ enum Upgraded {
     Done,
 }
 
-pub(super) fn run(socket: &Path, args: UpgradeArgs) -> Result<(), CommandError> {
+pub(super) fn run(socket: &Path, args: UpgradeArgs) -> Result<Answer, CommandError> {
     let UpgradeArgs { name, template, now, all: _ } = args;
     if let Some(name) = name {
-        let said = match one(socket, &name, now)? {
+        let how = one(socket, &name, now)?;
+        let said = match how {
             Upgraded::Unneeded => "has nothing to upgrade: its container is of its template's image, or there is none",
             Upgraded::Noted => "gets a container of its template's image at its next start",
             Upgraded::Done => "has a container of its template's image",
         };
-        return Ok(output::print(format!("{name} {said}\n"))?);
+        return Ok(Answer::did(format!("{name} {said}\n"), json!({ "name": name, "upgraded": how.word() }), Value::Null));
     }
-    let answer = block_on(asking::list(socket, "/api/v1/workspaces"))??;
-    let listed: Vec<Listed> =
-        serde_json::from_value(answer).context("the gateway's answer is not understood; is it of another version?")?;
-    let (mut done, mut failed) = (0, 0);
+    let listed: Vec<Listed> = output::understood(block_on(asking::list(socket, "/api/v1/workspaces"))??)?;
+    let (mut words, mut upgraded, mut failed) = (String::new(), Map::new(), Vec::new());
     for workspace in listed {
         let other = template.as_ref().is_some_and(|template| template.as_str() != workspace.template);
         let Ok(name) = workspace.name.parse::<WorkspaceName>() else { continue };
@@ -63,20 +63,21 @@ pub(super) fn run(socket: &Path, args: UpgradeArgs) -> Result<(), CommandError> 
         }
         match one(socket, &name, now) {
             Ok(Upgraded::Unneeded) => {}
-            Ok(Upgraded::Noted | Upgraded::Done) => {
-                output::print(format!("{name}\n"))?;
-                done += 1;
+            Ok(how) => {
+                words += &format!("{name}\n");
+                upgraded.insert(name.to_string(), how.word().into());
             }
             // One that does not come up is no reason to leave the others as they are.
-            Err(why) => {
-                output::complain(&why.to_string());
-                failed += 1;
-            }
+            Err(why) => failed.push(format!("{name}: {why}")),
         }
     }
     let when = if now { "upgraded" } else { "upgraded at their next start" };
-    output::print(format!("{done} are {when}\n"))?;
-    if failed > 0 { Err(anyhow::anyhow!("{failed} could not be").into()) } else { Ok(()) }
+    words += &format!("{} are {when}\n", upgraded.len());
+    let answer = Answer::did(words, json!({ "upgraded": upgraded, "failed": failed }), Value::Null);
+    if failed.is_empty() {
+        return Ok(answer);
+    }
+    Ok(failed.iter().fold(answer, |answer, why| answer.remark(why)).exit(Exit::Failed))
 }
 
 fn one(socket: &Path, name: &WorkspaceName, now: bool) -> Result<Upgraded, CommandError> {
@@ -84,7 +85,8 @@ fn one(socket: &Path, name: &WorkspaceName, now: bool) -> Result<Upgraded, Comma
         let done = tasks::run(socket, name, &json!({ "upgrade": {} }))?;
         return Ok(if done.unchanged { Upgraded::Unneeded } else { Upgraded::Done });
     }
-    let answer = block_on(asking::change(socket, &format!("/api/v1/workspaces/{name}/changes"), &json!({ "upgrade": {} })))??;
+    let path = format!("/api/v1/workspaces/{name}/changes");
+    let answer = block_on(asking::act(socket, Method::POST, &path, Some(&json!({ "upgrade": {} }))))??;
     Ok(if answer["applied"] == "now" { Upgraded::Unneeded } else { Upgraded::Noted })
 }
 
@@ -98,7 +100,17 @@ pub(super) fn image(workspace: &Listed) -> String {
     }
 }
 
-// === impl Upgrading ===
+// === impl Upgraded, Upgrading ===
+
+impl Upgraded {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Unneeded => "unneeded",
+            Self::Noted => "at-next-start",
+            Self::Done => "now",
+        }
+    }
+}
 
 impl Upgrading {
     pub(super) fn said(&self) -> String {
