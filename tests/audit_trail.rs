@@ -5,6 +5,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::net::{TcpListener, UdpSocket};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -189,6 +190,26 @@ fn lines_go_to_a_syslog_as_well() {
     let text = std::str::from_utf8(&bytes[..length]).unwrap();
     let written = fs::read_to_string(current(&root)).unwrap();
     assert!(text.starts_with("<86>1 ") && text.contains(" innkeeper ") && text.ends_with(written.trim_end()), "{text}");
+}
+
+#[test]
+fn lines_go_to_a_syslog_of_this_host() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let config = Config { syslog: format!("unix://{}", path.display()), ..Config::default() };
+    // One that is not there yet is not waited for, and has what comes once it is.
+    let (_early, _) = trail(&config, 1);
+    let syslog = UnixDatagram::bind(&path).unwrap();
+    syslog.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let (_dir, root) = trail(&config, 2);
+    let written = fs::read_to_string(current(&root)).unwrap();
+    let mut bytes = [0; 4096];
+    for line in written.lines() {
+        let length = syslog.recv(&mut bytes).unwrap();
+        // As libc's syslog(3) writes it: priority, who, what.
+        assert_eq!(std::str::from_utf8(&bytes[..length]).unwrap(), format!("<86>innkeeper[{}]: {line}", std::process::id()));
+    }
+    assert_eq!(written.lines().count(), 2);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod gateway;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -72,6 +73,27 @@ fn what_is_done_is_in_the_trail_and_stays_there() {
     std::fs::write(&path, without).unwrap();
     let verified = run(gateway.innkeeper().args(["audit", "verify"]));
     assert!(verified.status == Some(1) && String::from_utf8_lossy(&verified.stdout).contains("lines are missing"), "{verified:?}");
+}
+
+#[test]
+fn the_syslog_of_this_host_has_each_line_of_the_trail() {
+    let dir = tempfile::tempdir().unwrap();
+    let syslog = UnixDatagram::bind(dir.path().join("log")).unwrap();
+    syslog.set_read_timeout(Some(gateway::DEADLINE)).unwrap();
+    let gateway = Gateway::start(&format!("[audit]\nsyslog = \"unix://{}\"\n", dir.path().join("log").display()));
+    gateway.exec("alice", "true").good();
+    let mut bytes = [0; 16 * 1024];
+    let said = loop {
+        let length = syslog.recv(&mut bytes).unwrap();
+        let line = std::str::from_utf8(&bytes[..length]).unwrap();
+        let (head, event) = line.split_once(": ").unwrap();
+        assert_eq!(head, format!("<86>innkeeper[{}]", gateway.pid()));
+        if serde_json::from_str::<Value>(event).unwrap()["event"] == "login" {
+            break event.to_owned();
+        }
+    };
+    let path = gateway.dir.path().join("state/audit/audit.jsonl");
+    assert!(std::fs::read_to_string(path).unwrap().lines().any(|line| line == said), "{said}");
 }
 
 #[test]

@@ -22,7 +22,8 @@ pub struct Config {
     pub file_size: Size,
     /// How long closed files are kept; `0s`: for ever.
     pub keep: Span,
-    /// Where each line goes as well: empty for nowhere, `local` for the host's syslog, or `udp://HOST:PORT`. Lines may be lost on the way.
+    /// Where each line goes as well: empty for nowhere, `local` for the host's syslog (`/dev/log`), `unix:///PATH` for another
+    /// datagram socket, or `udp://HOST:PORT`. Lines may be lost on the way.
     pub syslog: String,
     /// Where events are sent as well, at least once and in order; empty: nowhere.
     pub webhook: Webhook,
