@@ -158,16 +158,18 @@ fn what_is_told_without_end_ends_with_the_session_and_there_need_be_no_dashboard
 }
 
 /// Pages, and what each shows when it is there.
-const PAGES: [(&str, &str); 9] = [
+const PAGES: [(&str, &str); 11] = [
     ("overview", "Until a workspace is ready"),
     ("workspaces", "alice"),
     ("workspaces/alice", "Limits and quota"),
     ("new", "Make tenant"),
+    ("accounts", "dave"),
     ("sessions", "alice"),
     ("pool", "Templates"),
     ("capacity", "How many more fit"),
     ("recordings", "complete"),
     ("audit", "session-started"),
+    ("gateway", "Tokens"),
 ];
 
 /// A browser in which somebody with this token has logged in.

@@ -106,6 +106,44 @@ impl Browser {
         self.ask("POST", &format!("/element/{element}/click"), Some(json!({})));
     }
 
+    /// Presses with the pointer what has this text, or is called so: in the dialog that is open, or on the page. Waits until it is there and
+    /// nothing lies over it.
+    #[track_caller]
+    pub fn press(&self, name: &str) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let scope = self.run("return document.querySelector('dialog[open]') ? '//dialog[@open]' : '//body'", &[]);
+            let which = format!(
+                "{}//*[self::button or self::a][not(@disabled)][normalize-space()=\"{name}\" or @aria-label=\"{name}\"]",
+                scope.as_str().unwrap()
+            );
+            let pressed = self.tried("POST", "/element", Some(json!({ "using": "xpath", "value": which }))).and_then(|found| {
+                let element = found.as_object().unwrap().values().next().unwrap().as_str().unwrap().to_owned();
+                // To where neither the head of the page nor a word at its edge is.
+                let scroll = json!({ "script": "arguments[0].scrollIntoView({ block: 'center' })", "args": [found] });
+                self.tried("POST", "/execute/sync", Some(scroll))?;
+                self.tried("POST", &format!("/element/{element}/click"), Some(json!({})))
+            });
+            match pressed {
+                Ok(_) => return,
+                Err(why) => assert!(Instant::now() < deadline, "cannot press {name}: {why}\n{}", self.text("body")),
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Has a field hold this, as a person puts it there.
+    #[track_caller]
+    pub fn set(&self, selector: &str, value: &str) {
+        const PUT: &str = "const [at, value] = arguments; const it = document.querySelector(at); it.focus();
+            if (it.tagName === 'INPUT' && !['datetime-local', 'range', 'checkbox'].includes(it.type) || it.tagName === 'TEXTAREA') { it.select(); return true; }
+            it.value = value; for (const kind of ['input', 'change']) it.dispatchEvent(new Event(kind, { bubbles: true })); return false;";
+        self.wait(&format!("!!document.querySelector({})", json!(selector)));
+        if self.run(PUT, &[json!(selector), json!(value)]) == true {
+            self.keys(if value.is_empty() { BACKSPACE } else { value });
+        }
+    }
+
     /// The tab that is driven now.
     pub fn tab(&self) -> Value {
         self.ask("GET", "/window", None)

@@ -5,9 +5,11 @@ import { Problem } from './api.js';
 import { fill, h } from './dom.js';
 import * as live from './live.js';
 import { empty, toast } from './parts.js';
+import accounts from './views/accounts.js';
 import audit from './views/audit.js';
 import capacity from './views/capacity.js';
 import create from './views/create.js';
+import gateway from './views/gateway.js';
 import overview from './views/overview.js';
 import pool from './views/pool.js';
 import recordings from './views/recordings.js';
@@ -21,11 +23,13 @@ import workspaces from './views/workspaces.js';
 const PAGES = [
     ['overview', overview, 'Overview', ['read']],
     ['workspaces', workspaces, 'Workspaces', ['read', 'provision']],
+    ['accounts', accounts, 'Accounts', ['read', 'provision']],
     ['sessions', sessions, 'Sessions', ['read']],
     ['pool', pool, 'Pool & templates', ['read']],
     ['capacity', capacity, 'Capacity', ['read']],
     ['recordings', recordings, 'Recordings', ['read']],
     ['audit', audit, 'Audit', ['read']],
+    ['gateway', gateway, 'Gateway', ['read']],
     ['new', create, null, ['provision']],
     ['workspaces/*', workspace, null, null],
     ['sessions/*', watch, null, ['read']],

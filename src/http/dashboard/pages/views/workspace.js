@@ -5,6 +5,7 @@ import { history } from '../chart.js';
 import { h } from '../dom.js';
 import { ago, bytes, cores, count, moment, span } from '../format.js';
 import { act, badge, button, confirm, empty, facts, field, input, meter, panel, table, toast } from '../parts.js';
+import { backupsPanel } from './backups.js';
 import { limitsPanel, policyPanel } from './limits.js';
 import { linksPanel } from './links.js';
 import { sessionsTable } from './sessions.js';
@@ -22,7 +23,7 @@ export default {
     wants: (event, { argument }) => event.workspace === argument,
     state: () => ({ span: 'hour', sort: 'since', down: true, backups: null, asked: 0 }),
 
-    async load({ argument, signal, state }) {
+    async load({ argument, signal, state, again }) {
         const at = address(argument);
         const [{ value: details, etag }, usage, sessions, links] = await Promise.all([
             getTagged(at, signal),
@@ -31,8 +32,14 @@ export default {
             maybe(`${at}/links?limit=1000`, signal),
         ]);
         if (may('read') && Date.now() - state.asked > BACKUPS_EVERY) {
-            state.asked = Date.now();
-            maybe(`/backups?workspace=${encodeURIComponent(argument)}&limit=10`, signal).then((backups) => { state.backups = backups; }, () => {});
+            const asked = Date.now();
+            state.asked = asked;
+            maybe(`/backups?workspace=${encodeURIComponent(argument)}&limit=10`, signal).then((backups) => {
+                // One that was asked for before there was another backup is none of those that there are.
+                if (state.asked !== asked) return;
+                state.backups = backups;
+                again();
+            }, () => {});
         }
         return { details, etag, usage, sessions, links };
     },
@@ -49,7 +56,7 @@ export default {
                 h('div.column', { key: 'left' }, usePanel(usage, details), limitsPanel(name, details, etag, ui), policyPanel(name, details, etag, ui), servicesPanel(details)),
                 h('div.column', { key: 'right' }, chartsPanel(usage, ui),
                     sessions ? panel('Sessions', { id: 'sessions' }, sessionsTable(sessions.items, ui, ['workspace', 'recorded'])) : null,
-                    links ? linksPanel(name, links.items, ui) : null, backupsPanel(ui.state.backups), settingsPanel(details))),
+                    links ? linksPanel(name, links.items, ui) : null, backupsPanel(name, ui.state.backups, ui), settingsPanel(details))),
         ];
     },
 };
@@ -81,10 +88,10 @@ function acts(name, state, details, ui) {
         if (said) await act(ui, `Suspending ${name}`, () => send('POST', `${at}/suspend`, { reason: said.reason }), `${name} is suspended`);
     };
     const resume = () => act(ui, `Resuming ${name}`, () => send('POST', `${at}/resume`), `${name} can be used again`);
-    const backUp = async () => {
+    const backUp = () => act(ui, `Backing up ${name}`, async (told) => {
+        await follow('POST', `${at}/tasks`, { 'back-up': {} }, (step) => told({ ...step, detail: step.bytes ? bytes(step.bytes) : null }));
         ui.state.asked = 0;
-        await act(ui, `Backing up ${name}`, (told) => follow('POST', `${at}/tasks`, { 'back-up': {} }, (step) => told({ ...step, detail: step.bytes ? bytes(step.bytes) : null })), `${name} is backed up`);
-    };
+    }, `${name} is backed up`);
     const remove = async () => {
         const forGood = h('label.check', {}, h('input', { type: 'checkbox', name: 'now', value: 'yes' }), ' for good, at once: nothing of it can be had back');
         const accounts = await accountsOf(name);
@@ -184,19 +191,6 @@ function servicesPanel(details) {
             { name: 'name', title: 'Service', class: 'name', cell: (one) => one.name },
             { name: 'state', title: 'State', cell: (one) => badge(one.state) },
             { name: 'restarts', title: 'Restarts', class: 'number', cell: (one) => one.restarts ?? '–' },
-        ],
-    }));
-}
-
-function backupsPanel(backups) {
-    if (!backups) return null;
-    return panel('Backups', { id: 'backups' }, table({
-        caption: 'Backups', rows: backups.items, key: (one) => one.id, none: 'There are none yet.',
-        columns: [
-            { name: 'at', title: 'Made', class: 'name', cell: (one) => moment(one.at) },
-            { name: 'bytes', title: 'Size', class: 'number', cell: (one) => bytes(one.bytes) },
-            { name: 'files', title: 'Files', class: 'number', cell: (one) => one.files },
-            { name: 'id', title: 'Name', cell: (one) => h('code', {}, one.id.slice(0, 8)) },
         ],
     }));
 }
