@@ -91,7 +91,7 @@ fn with_json_each_command_prints_one_value_and_each_that_acts_says_what_it_did()
     let password = made["password"].as_str().unwrap().to_owned();
     let erin = |p: &Program, line: &str| run(p.gateway.ssh_by_password("erin", &[&password]).arg(line));
     assert_eq!(erin(p, "echo hers > file; echo $PLAN").good(), "small\n");
-    assert_eq!(made["url"], format!("ssh://erin@localhost:{}", p.gateway.ssh_port));
+    assert_eq!(made["ssh"], format!("ssh://erin@localhost:{}", p.gateway.ssh_port));
     p.acts_with("tenant create", "tenant create fred --password-stdin", "a password\n", json!({ "account": "fred", "password": null }));
     assert_eq!(run(p.gateway.ssh_by_password("fred", &["a password"]).arg("true")).status, Some(0));
 
@@ -200,7 +200,7 @@ fn with_json_each_command_prints_one_value_and_each_that_acts_says_what_it_did()
 
     // The gateway itself.
     assert_eq!(p.shows("queue list", "")["waiting"], 0);
-    assert_eq!(p.shows("engine show", "")["answers"], true);
+    assert_eq!(p.shows("engine list", "")[0]["answers"], true);
     assert_eq!(p.shows("template list", "")[0]["name"], "default");
     assert!(p.shows("capacity", "")["templates"].is_array());
     assert!(p.shows("top", "--once")["overview"]["host"].is_object());
@@ -248,8 +248,8 @@ fn people_read_tables_of_the_queue_leases_the_engine_and_what_a_reload_changed()
     assert_eq!(bob.end().good(), "hers\n");
     let idle = good("lease list --idle");
     assert!(idle.lines().any(|line| line.split_whitespace().take(2).eq(["bob", "0"])), "{idle}");
-    let engine = good("engine show");
-    assert!(engine.starts_with("engine   docker\nanswers  yes\nversion  ") && engine.contains("\napi      "), "{engine}");
+    let engines = good("engine list");
+    assert!(engines.starts_with("NAME ") && engines.contains(" docker ") && engines.contains(" yes "), "{engines}");
     let usage = good("workspace usage bob");
     assert!(["CPUS", "in use", "allowed", "512.0 MiB"].iter().all(|word| usage.contains(word)), "{usage}");
     assert_eq!(good("config reload"), "nothing has changed\n");

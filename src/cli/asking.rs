@@ -47,10 +47,9 @@ pub(in crate::cli) async fn list(socket: &Path, path: &str) -> anyhow::Result<Va
     Ok(pages(socket, path, DEADLINE).await?.0)
 }
 
-/// The same of a list that the gateway has to ask of a service far away, and what else stands on each page under this key.
-pub(in crate::cli) async fn list_slowly(socket: &Path, path: &str, beside: &str) -> anyhow::Result<(Value, Value)> {
-    let (all, mut last) = pages(socket, path, CHANGE_DEADLINE).await?;
-    Ok((all, last[beside].take()))
+/// The same with what stands beside the entries on the last page, of a list for which the gateway may have to ask a service far away.
+pub(in crate::cli) async fn whole_list(socket: &Path, path: &str) -> anyhow::Result<(Value, Value)> {
+    pages(socket, path, CHANGE_DEADLINE).await
 }
 
 /// All entries of a list, and the rest of its last page.

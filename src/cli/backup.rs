@@ -156,8 +156,8 @@ pub(super) fn run(args: BackupArgs, socket: &Path) -> Result<Answer, CommandErro
 
 fn list(socket: &Path, name: Option<&WorkspaceName>) -> Result<Answer, CommandError> {
     let query = name.map_or_else(String::new, |name| format!("?workspace={name}"));
-    let (backups, unconfirmed) = block_on(asking::list_slowly(socket, &format!("/api/v1/backups{query}"), "unconfirmed"))??;
-    Ok(Answer::shown(json!({ "backups": backups, "unconfirmed": unconfirmed }), |mut answer| {
+    let (backups, rest) = block_on(asking::whole_list(socket, &format!("/api/v1/backups{query}")))??;
+    Ok(Answer::shown(json!({ "backups": backups, "unconfirmed": rest["unconfirmed"] }), |mut answer| {
         let backups: Vec<Listed> = output::understood(answer["backups"].take())?;
         let unconfirmed: Vec<Unconfirmed> = output::understood(answer["unconfirmed"].take())?;
         let mut rows = vec![["BACKUP", "WORKSPACE", "AT", "FILES", "SIZE", "VOLUMES", "AS IT WAS"].map(str::to_owned)];

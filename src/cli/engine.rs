@@ -4,7 +4,6 @@ use std::path::Path;
 
 use clap::Subcommand;
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::output::{self, Answer};
 use super::{CommandError, asking, block_on};
@@ -12,14 +11,16 @@ use crate::name::printable;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum EngineCommand {
-    /// Show which engine it is, whether it answers, and its versions
-    Show,
+    /// List what runs the containers: which engine on which host, whether it answers, and its versions
+    List,
 }
 
-/// The engine as the gateway answers it.
+/// An engine as the gateway answers it.
 #[derive(Debug, Deserialize)]
 struct Engine {
+    name: String,
     kind: String,
+    address: String,
     answers: bool,
     version: Option<String>,
     api: Option<String>,
@@ -27,22 +28,22 @@ struct Engine {
 }
 
 pub(super) fn run(command: &EngineCommand, socket: &Path) -> Result<Answer, CommandError> {
-    let EngineCommand::Show = command;
-    Ok(Answer::shown(block_on(asking::get(socket, "/api/v1/engine"))??, page))
+    let EngineCommand::List = command;
+    Ok(Answer::list(block_on(asking::list(socket, "/api/v1/engines"))??, table))
 }
 
-fn page(answer: Value) -> anyhow::Result<String> {
-    let Engine { kind, answers, version, api, why } = output::understood(answer)?;
-    let answers = match why {
-        _ if answers => "yes".to_owned(),
-        Some(why) => format!("no: {}", printable(&why)),
-        None => "no".to_owned(),
-    };
-    let mut rows = vec![["engine".to_owned(), printable(&kind)], ["answers".to_owned(), answers]];
-    for (name, text) in [("version", version), ("api", api)] {
-        rows.extend(text.map(|text| [name.to_owned(), printable(&text)]));
-    }
-    Ok(output::table(&rows))
+fn table(all: &[Engine]) -> String {
+    let mut rows = vec![["NAME", "KIND", "ADDRESS", "ANSWERS", "VERSION", "API"].map(str::to_owned)];
+    rows.extend(all.iter().map(|Engine { name, kind, address, answers, version, api, why }| {
+        let answers = match why {
+            _ if *answers => "yes".to_owned(),
+            Some(why) => format!("no: {why}"),
+            None => "no".to_owned(),
+        };
+        let or_nothing = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+        [name.clone(), kind.clone(), address.clone(), answers, or_nothing(version), or_nothing(api)].map(|text| printable(&text))
+    }));
+    output::table(&rows)
 }
 
 #[cfg(test)]
@@ -53,7 +54,8 @@ mod tests {
 
     #[test]
     fn one_that_does_not_answer_says_why() {
-        let page = page(json!({ "kind": "docker", "answers": false, "why": "no socket\u{1b}[2J" })).unwrap();
-        assert_eq!(page, "engine   docker\nanswers  no: no socket\\u{1b}[2J\n");
+        let silent = json!([{ "name": "a", "kind": "docker", "address": "/s", "answers": false, "why": "no socket\u{1b}[2J" }]);
+        let table = table(&serde_json::from_value::<Vec<Engine>>(silent).unwrap());
+        assert_eq!(table.lines().last().unwrap(), "a     docker  /s       no: no socket\\u{1b}[2J  -        -");
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::Subcommand;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::output::{self, Answer};
 use super::{CommandError, asking, block_on};
@@ -16,7 +16,7 @@ pub(super) enum QueueCommand {
     List,
 }
 
-/// The queue as the gateway answers it.
+/// The queue: all pages of it.
 #[derive(Debug, Deserialize)]
 struct Queue {
     capacity: usize,
@@ -33,7 +33,9 @@ struct Waiting {
 
 pub(super) fn run(command: &QueueCommand, socket: &Path) -> Result<Answer, CommandError> {
     let QueueCommand::List = command;
-    Ok(Answer::shown(block_on(asking::get(socket, "/api/v1/queue"))??, page))
+    let (workspaces, rest) = block_on(asking::whole_list(socket, "/api/v1/queue"))??;
+    let places = json!({ "capacity": rest["capacity"], "taken": rest["taken"], "waiting": rest["waiting"], "workspaces": workspaces });
+    Ok(Answer::shown(places, page))
 }
 
 fn page(answer: Value) -> anyhow::Result<String> {
@@ -49,8 +51,6 @@ fn page(answer: Value) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -33,7 +33,9 @@ pub(super) async fn give(handle: &Handle, within: Duration, rest: impl Fn(&Seen)
     };
     let mut seen = handle.seen.clone();
     let resting = async { drop(seen.wait_for(|seen| rest(seen)).await) };
-    let early = async { tokio::select! { () = resting => {} () = say => {} } };
+    let early = async {
+        tokio::select! { () = resting => {} () = say => {} }
+    };
     timeout_at(end, early).await.ok();
     notice.is_over = true;
 }

@@ -21,8 +21,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use self::settings::{EnvCommand, LimitArgs, MountCommand, PolicyArgs, SecretCommand};
-use self::tasks::SnapshotCommand;
 pub(super) use self::settings::{Limits, assignment};
+use self::tasks::SnapshotCommand;
 use self::upgrade::{UpgradeArgs, Upgrading};
 use super::asking::{ask, get, list};
 use super::output::{self, Answer};

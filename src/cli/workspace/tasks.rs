@@ -72,9 +72,7 @@ pub(super) fn snapshot(socket: &Path, name: &WorkspaceName, command: SnapshotCom
             let done = run(socket, name, &json!({ "remove-snapshot": { "snapshot": snapshot } }))?;
             Ok(done.did(format!("{name}@{snapshot} is removed\n"), to(&snapshot)))
         }
-        SnapshotCommand::List => {
-            super::settings::shown(socket, name, |mut answer| answer["snapshots"].take(), super::show::snapshots)
-        }
+        SnapshotCommand::List => super::settings::shown(socket, name, |mut answer| answer["snapshots"].take(), super::show::snapshots),
     }
 }
 

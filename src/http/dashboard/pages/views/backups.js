@@ -21,7 +21,7 @@ export function backupsPanel(name, backups, ui) {
     ];
     return panel('Backups', { id: 'backups' },
         waiting ? decision(name, waiting, ui) : null,
-        table({ caption: 'Backups', rows: backups.backups.slice(0, ROWS), key: (one) => one.id, none: 'There are none yet.', columns }));
+        table({ caption: 'Backups', rows: backups.items.slice(0, ROWS), key: (one) => one.id, none: 'There are none yet.', columns }));
 }
 
 /** Has it done, and then has the list looked at anew. */

@@ -14,23 +14,25 @@ export default {
     wants: (event) => event.name.startsWith('session'),
 
     async load({ signal }) {
-        const [engine, leases, tokens] = await Promise.all([get('/engine', signal), list('/leases', signal), may() ? list('/tokens', signal) : null]);
-        return { engine, leases, tokens };
+        const [engines, leases, tokens] = await Promise.all([list('/engines', signal), list('/leases', signal), may() ? list('/tokens', signal) : null]);
+        return { engines, leases, tokens };
     },
 
-    render({ engine, leases, tokens }, ui) {
+    render({ engines, leases, tokens }, ui) {
         return [
             h('h1', { key: 'title' }, 'Gateway'),
-            h('div.panels', { key: 'panels' }, enginePanel(engine), may() ? configurationPanel(ui) : null, leasesPanel(leases),
+            h('div.panels', { key: 'panels' }, enginesPanel(engines), may() ? configurationPanel(ui) : null, leasesPanel(leases),
                 tokens ? tokensPanel(tokens, ui) : null),
         ];
     },
 };
 
-function enginePanel(engine) {
-    return panel('Engine', { id: 'engine' },
-        h('p', {}, `${engine.kind} `, badge(engine.answers ? 'answers' : 'silent', engine.answers ? 'good' : 'bad')),
-        engine.answers ? facts(['Version', engine.version], ['Its API', engine.api]) : h('p.trouble', {}, engine.why));
+function enginesPanel(engines) {
+    return panel(engines.length === 1 ? 'Engine' : 'Engines', { id: 'engine' }, engines.map((engine) => h('div', { key: engine.name },
+        h('p', {}, `${engine.name}: ${engine.kind} `, badge(engine.answers ? 'answers' : 'silent', engine.answers ? 'good' : 'bad')),
+        engine.answers
+            ? facts(['At', engine.address], ['Version', engine.version], ['Its API', engine.api])
+            : h('p.trouble', {}, engine.why))));
 }
 
 function configurationPanel(ui) {
