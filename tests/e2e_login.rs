@@ -17,6 +17,7 @@ use std::process::Command;
 
 use django::Django;
 use gateway::{DEADLINE, Gateway, docker, run, run_with, wait_for};
+use serde_json::Value;
 use service::{Reply, Service};
 
 /// Settings for a login service at this address.
@@ -188,6 +189,11 @@ fn who_does_not_log_in_is_not_kept() {
     // They are taken in the order in which they come.
     let refused = said(connect());
     assert!(refused.contains("Too many connections"), "{refused:?}");
+    let told = gateway.trail(&[], |trail| trail.contains("\"per_source\""));
+    let told: Vec<Value> =
+        told.lines().map(|line| serde_json::from_str(line).unwrap()).filter(|event: &Value| event["door"] == "ssh").collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((&told[0]["remote"], &told[0]["times"]), (&"127.0.0.1".into(), &1.into()), "{told:?}");
     for stream in idle {
         assert!(said(stream).starts_with("SSH-2.0-"), "they are ended within the login's time");
     }

@@ -223,9 +223,9 @@ pub enum What {
         /// `done`, or why not.
         outcome: String,
     },
-    /// Something was refused over HTTP: the first of its kind from somewhere, or how many followed it.
+    /// Something was refused over HTTP, or a connection of SSH: the first of its kind from somewhere, or how many followed it.
     Refused {
-        /// Where: `api`, `dashboard` or `url`.
+        /// Where: `ssh`, `api`, `dashboard` or `url`.
         door: &'static str,
         /// What was asked for; nothing where several are told at once.
         #[serde(skip_serializing_if = "Option::is_none")]

@@ -10,7 +10,7 @@ use super::{Actor, Event, What};
 use crate::name::WorkspaceName;
 use crate::source::source_of;
 
-/// Something that was refused to whoever asked for it over HTTP.
+/// Something that was refused to whoever asked for it over HTTP, or came to the SSH server's door.
 #[derive(Debug, Clone)]
 pub struct Refusal {
     /// Who asked, as far as that is known.
@@ -19,7 +19,7 @@ pub struct Refusal {
     pub remote: Option<IpAddr>,
     /// The workspace that was named, which need not be there.
     pub workspace: Option<WorkspaceName>,
-    /// Where: `api`, `dashboard` or `url`.
+    /// Where: `ssh`, `api`, `dashboard` or `url`.
     pub door: &'static str,
     /// What for, with nothing in it that opens anything.
     pub asked: String,

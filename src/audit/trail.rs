@@ -69,7 +69,7 @@ impl Audit {
         }
     }
 
-    /// Records that something was refused over HTTP: at once, or counted with others of its kind. Never waits.
+    /// Records that something was refused before anybody could be told apart, or over HTTP: at once, or counted with others of its kind. Never waits.
     pub fn refuse(&self, refusal: Refusal) {
         let Some(inner) = &self.0 else { return };
         let line = inner.refusals.lock().note(refusal, Instant::now());

@@ -14,6 +14,7 @@ use super::admission::{Refusal, Slot};
 use super::connection;
 use super::server::Shared;
 use super::words;
+use crate::audit;
 
 /// First and longest pause after the system had no descriptors or memory for a connection.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -42,6 +43,14 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
                     Err(refusal) => {
                         shared.metrics.connections_refused.with_label_values(&[refusal.label()]).inc();
                         refusals.note(refusal, peer);
+                        shared.audit.refuse(audit::Refusal {
+                            actor: audit::Actor::Stranger,
+                            remote: Some(peer.ip()),
+                            workspace: None,
+                            door: "ssh",
+                            asked: "a connection".to_owned(),
+                            reason: refusal.label(),
+                        });
                         // Best effort: it fits into the socket's empty buffer, or is not said.
                         let _ = stream.try_write(words::TOO_MANY_CONNECTIONS.as_bytes());
                     }
