@@ -197,6 +197,7 @@ fn each_button_and_form_does_what_it_says() {
     assert_eq!(gateway.container_state("alice"), "running");
     let before = started();
     browser.press("Restart");
+    browser.set("dialog [name=in]", "0s");
     browser.press("Restart");
     browser.wait_text("#toasts", "alice runs again");
     assert_ne!(started(), before);
@@ -211,7 +212,7 @@ fn each_button_and_form_does_what_it_says() {
     browser.wait("document.getElementById('toasts').children.length === 0");
     browser.press("Back up");
     browser.wait_text("#toasts", "alice is backed up");
-    assert_eq!(world.get("/backups?workspace=alice")["backups"].as_array().unwrap().len(), 1);
+    assert_eq!(world.get("/backups?workspace=alice")["items"].as_array().unwrap().len(), 1);
     browser.wait("document.querySelectorAll('#backups tbody tr').length === 1");
     for (name, value) in [("cpus", "1.5"), ("memory", "384MiB"), ("disk", "2GiB"), ("pids", "200"), ("inodes", "50000")] {
         browser.set(&format!("#limits [name={name}]"), value);
