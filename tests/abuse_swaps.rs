@@ -134,7 +134,7 @@ fn whatever_is_swapped_while_root_works_on_a_home_nothing_else_is_met() {
     let before = see(&outside);
     let hers = see(&home);
     let good: serde_json::Value = serde_json::from_str(&command(&gateway, &["backup", "run", "alice", "--json"]).good()).unwrap();
-    let good = format!("alice@{}", good[0]["id"].as_str().unwrap());
+    let good = format!("alice@{}", good["backups"][0]["id"].as_str().unwrap());
     let exported = file.to_str().unwrap();
 
     let hostile = Hostile::start(&homes);
@@ -146,7 +146,7 @@ fn whatever_is_swapped_while_root_works_on_a_home_nothing_else_is_met() {
         let swaps = hostile.count();
         // Read while it changes, and owned anew elsewhere.
         let made: serde_json::Value = serde_json::from_str(&command(&gateway, &["backup", "run", "alice", "--json"]).good()).unwrap();
-        let raced = format!("alice@{}", made[0]["id"].as_str().unwrap());
+        let raced = format!("alice@{}", made["backups"][0]["id"].as_str().unwrap());
         command(&gateway, &["workspace", "copy", "alice", "bob"]).good();
         command(&gateway, &["workspace", "export", "alice", "--to", exported]).good();
         command(&gateway, &["workspace", "import", "carol", "--from", exported]).good();
