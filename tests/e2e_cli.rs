@@ -124,6 +124,11 @@ fn with_json_each_command_prints_one_value_and_each_that_acts_says_what_it_did()
     p.acts("workspace suspend", "w --reason unpaid", json!({ "name": "w", "applied": "now" }));
     p.acts("workspace resume", "w", json!({ "name": "w", "applied": "now" }));
     p.acts("workspace copy", "w v", json!({ "name": "v", "from": "w", "homes": ["v"] }));
+    for (act, left) in [("take", json!(["s"])), ("remove", json!([]))] {
+        let line = format!("workspace snapshot w {act} s");
+        p.acts_with(&format!("workspace snapshot {act}"), &line, "", json!({ "name": "w", "snapshot": "s" }));
+        assert_eq!(p.value("workspace snapshot list", "workspace snapshot w list", ""), left);
+    }
     let parcel = p.gateway.dir.path().join("parcel").display().to_string();
     let exported = p.acts("workspace export", &format!("w --to {parcel}"), json!({ "name": "w", "file": parcel }));
     assert_eq!(exported["bytes"], Path::new(&parcel).metadata().unwrap().len());
@@ -192,6 +197,9 @@ fn with_json_each_command_prints_one_value_and_each_that_acts_says_what_it_did()
     let key = p.gateway.dir.path().join("id.pub").display().to_string();
     p.acts("account add", &format!("gina --key {key}"), json!({ "name": "gina", "made": false, "keys": 1, "password": null }));
     assert!(p.shows("account list", "").as_array().unwrap().iter().any(|one| one["name"] == "gina"));
+    let fingerprint = p.shows("account key list", "gina")[0]["fingerprint"].as_str().unwrap().to_owned();
+    p.acts("account key remove", &format!("gina {fingerprint}"), json!({ "name": "gina", "fingerprint": fingerprint }));
+    assert_eq!(p.shows("account key list", "gina"), json!([]));
     p.acts("account remove", "gina", json!({ "name": "gina" }));
     let link = p.acts("open", "alice 8080", json!({ "workspace": "alice", "port": 8080 }));
     assert!(link["url"].is_string(), "{link}");
