@@ -673,6 +673,6 @@ fn the_program_shows_all_of_it_and_takes_no_orders_from_names() {
     assert_eq!(serde_json::from_str::<Value>(&list).unwrap()[0]["name"], "alice");
     assert!(run(gateway.innkeeper().args(["template", "list"])).good().contains("default"));
     let page = run(gateway.innkeeper().args(["man", "workspace", "delete"])).good();
-    assert!(page.contains(".TH innkeeper-workspace-delete") && page.contains("\\-\\-now"), "{page}");
+    assert!(page.contains(".TH innkeeper\\-workspace\\-delete") && page.contains("\\-\\-now"), "{page}");
     assert_eq!(run(gateway.innkeeper().args(["man", "nothing"])).status, Some(1));
 }
