@@ -669,6 +669,8 @@ fn the_program_shows_all_of_it_and_takes_no_orders_from_names() {
     assert_eq!(run(gateway.innkeeper().args(["workspace", "stop", "alice"])).good(), "alice is stopped\n");
     drop(held);
     assert_eq!(run(gateway.innkeeper().args(["workspace", "start", "alice"])).good(), "alice runs (its container was started)\n");
+    let logs = run(gateway.innkeeper().args(["workspace", "logs", "alice"]));
+    assert!(logs.status == Some(1) && logs.stderr.contains("alice has no services"), "{logs:?}");
     let list = run(gateway.innkeeper().args(["workspace", "list", "--state", "running", "--json"])).good();
     assert_eq!(serde_json::from_str::<Value>(&list).unwrap()[0]["name"], "alice");
     assert!(run(gateway.innkeeper().args(["template", "list"])).good().contains("default"));

@@ -71,6 +71,9 @@ pub enum AskError {
     /// Nothing runs in it.
     #[error("workspace {0} does not run")]
     NotRunning(WorkspaceName),
+    /// It has no services.
+    #[error("workspace {0} has no services: its template names none")]
+    NoServices(WorkspaceName),
     /// It has no such service.
     #[error("workspace {0} has no service {1}")]
     NoService(WorkspaceName, ServiceName),
@@ -245,6 +248,7 @@ impl Administration for Directory {
         let logs = self.house.parts.attach.logs(&id, service.map(ServiceName::as_str), follow).await;
         logs.map_err(|why| match (why, service) {
             (AttachError::Failed { why: Failure::NotFound, .. }, Some(service)) => AskError::NoService(name.clone(), service.clone()),
+            (AttachError::Failed { why: Failure::NotFound, .. }, None) => AskError::NoServices(name.clone()),
             (AttachError::Engine(EngineError::NotRunning | EngineError::NotFound(_)), _) => AskError::NotRunning(name.clone()),
             (why, _) => AskError::Attach(why),
         })

@@ -153,7 +153,7 @@ impl IntoResponse for Problem {
 impl From<AskError> for Problem {
     fn from(why: AskError) -> Self {
         let code = match &why {
-            AskError::NoWorkspace(_) | AskError::NoService(..) | AskError::NoSession(_) => Code::NotFound,
+            AskError::NoWorkspace(_) | AskError::NoServices(_) | AskError::NoService(..) | AskError::NoSession(_) => Code::NotFound,
             AskError::NotRunning(_) => Code::NotRunning,
             AskError::Exists(_) => Code::Exists,
             AskError::Changed => Code::Changed,
