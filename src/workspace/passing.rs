@@ -493,11 +493,12 @@ impl Directory {
 
     /// Takes back what others have of a workspace that is deleted. Says which container it has, and what is gone or stays by that.
     async fn taken_from_others(&self, name: &WorkspaceName, backups: u64) -> Result<(Option<ContainerId>, Removal), AskError> {
-        let container = super::recipe::container_name(&self.house.rules.load().instance, name);
-        let container = self.house.engine().inspect(&container).await.map_err(|why| AskError::Store(why.to_string()))?;
         let sessions = self.house.roll.counts().get(name).copied().unwrap_or_default();
+        // First, whether or not the engine answers: links open nothing from now on.
         let Apart { links, accounts } = (self.house.parts.deleted)(name);
         self.house.meter.forget(name);
+        let container = super::recipe::container_name(&self.house.rules.load().instance, name);
+        let container = self.house.engine().inspect(&container).await.map_err(|why| AskError::Store(why.to_string()))?;
         let backups_kept = self.house.parts.backups.is_some() && backups == 0;
         let removal = Removal { sessions, links, backups, backups_kept, accounts_kept: accounts, ..Removal::default() };
         Ok((container.map(|container| container.id), removal))

@@ -15,10 +15,9 @@ use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, ToSchema};
 
 use super::once::{Key, Made};
-use super::page::{Page, page};
+use super::page::{Page, Part, page};
 use super::problem::{Code, Problem};
 use super::take::{AccountNamed, Body, IfMatch, KeyNamed, Query};
-use super::tasks::Part;
 use super::{Api, Asked};
 use crate::auth::accounts::edit::{self, EditError, NewAccount};
 use crate::auth::accounts::{Account, AuthorizedKey, Hash, MAX_PASSWORD_BYTES};

@@ -1,8 +1,8 @@
 //! Lists in pages: `limit` says how many, `cursor` where to go on.
 
 use data_encoding::BASE64URL_NOPAD;
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::problem::Problem;
 
@@ -17,6 +17,18 @@ pub(super) struct Page<T> {
     pub(super) items: Vec<T>,
     /// The `cursor` of the next page; `null`: this is the last.
     pub(super) next: Option<String>,
+}
+
+/// Which of a list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Part {
+    /// Most entries of a page; 100 unless said otherwise.
+    #[param(minimum = 1, maximum = 1000)]
+    pub(super) limit: Option<u32>,
+    /// Where to go on: `next` of the page before.
+    pub(super) cursor: Option<String>,
 }
 
 /// A page of these. The cursor holds the key of the last entry before it, so that what comes and goes meanwhile moves nothing.

@@ -6,10 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::page::{Page, page};
+use super::page::{Page, Part, page};
 use super::problem::{Code, Problem};
 use super::take::Query;
-use super::tasks::Part;
 use super::wire::Limits;
 use super::{Asked, EngineView};
 use crate::engine::Kind;

@@ -98,18 +98,6 @@ pub(super) struct How {
     backups: bool,
 }
 
-/// Which of a list.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct Part {
-    /// Most entries of a page; 100 unless said otherwise.
-    #[param(minimum = 1, maximum = 1000)]
-    pub(super) limit: Option<u32>,
-    /// Where to go on: `next` of the page before.
-    pub(super) cursor: Option<String>,
-}
-
 /// Which deleted workspaces are listed.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
