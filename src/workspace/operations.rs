@@ -118,6 +118,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a stop that found something else under way is asked for again.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
+/// Whether nothing of it runs that could be stopped.
+fn is_at_rest(seen: &Seen) -> bool {
+    matches!(seen.state, "stopped" | "absent")
+}
+
 /// What an administrator may do.
 #[async_trait::async_trait]
 pub trait Operations: Send + Sync + 'static {
@@ -194,6 +199,14 @@ impl Directory {
             grant.template = Some(record.template);
         }
         Ok(grant)
+    }
+
+    /// Tells people in a workspace that it is about to be stopped, and returns when their time is over.
+    async fn give_notice(&self, name: &WorkspaceName, notice: Option<Duration>) {
+        let notice = notice.unwrap_or_else(|| self.house.rules.load().idle.notice.get());
+        let handle = self.drivers.get(name).map(|handle| handle.clone());
+        let Some(handle) = handle.filter(|_| !notice.is_zero() && self.house.roll.counts().contains_key(name)) else { return };
+        notice::give(&handle, notice, is_at_rest).await;
     }
 }
 
@@ -275,20 +288,15 @@ impl Operations for Directory {
         };
         let mut seen = handle.seen.clone();
         let within = self.house.rules.load().idle.stop_grace.get() + PATIENCE;
-        let still = |seen: &Seen| matches!(seen.state, "stopped" | "absent");
-        let is_in = self.house.roll.counts().contains_key(name);
-        let notice = notice.unwrap_or_else(|| self.house.rules.load().idle.notice.get());
-        if is_in && !notice.is_zero() && !still(&seen.borrow()) {
-            notice::give(&handle, notice, still).await;
-        }
+        self.give_notice(name, notice).await;
         let stopped = async {
-            while !still(&seen.borrow()) {
+            while !is_at_rest(&seen.borrow()) {
                 if handle.inbox.send(Request::Stop { reason: StopReason::Asked }).await.is_err() {
                     // It was deleted meanwhile, and its task ended with it.
                     return;
                 }
                 // It is asked again after a while if something else was under way. Every request is published, and none is a reason to ask.
-                if let Ok(Err(_ended)) = tokio::time::timeout(ASK_AGAIN, seen.wait_for(still)).await {
+                if let Ok(Err(_ended)) = tokio::time::timeout(ASK_AGAIN, seen.wait_for(is_at_rest)).await {
                     return;
                 }
             }
@@ -306,11 +314,12 @@ impl Operations for Directory {
         let (mut answer, done) = oneshot::channel();
         let (directory, name) = (self.clone(), name.clone());
         tokio::spawn(async move {
-            let stopped = tokio::select! {
-                stopped = directory.stop(&name, notice) => stopped,
+            // Once it is being stopped it is started again, whoever listens.
+            tokio::select! {
+                () = directory.give_notice(&name, notice) => {}
                 () = answer.closed() => return,
-            };
-            let started = match stopped {
+            }
+            let started = match directory.stop(&name, Some(Duration::ZERO)).await {
                 Ok(()) => directory.wait_ready(&grant, &tell).await.map(|ready| ready.path).map_err(AskError::Start),
                 Err(why) => Err(why),
             };

@@ -72,3 +72,30 @@ async fn the_queue_and_the_pool_are_told_and_changed_until_the_settings_are_next
     world.directory.reload(rules());
     assert_eq!((world.directory.pool().size, world.directory.pool().paused), (0, false));
 }
+
+#[tokio::test(start_paused = true)]
+async fn people_are_told_before_a_restart_which_is_taken_back_only_until_it_begins() {
+    let world = World::new(|_| ());
+    settle().await;
+    let alice: WorkspaceName = "alice".parse().unwrap();
+    let stay = world.enter("alice").await.unwrap();
+    let account = AccountName::parse("alice").unwrap();
+    let (_entry, ending) = world.directory.house.roll.enter(&account, &alice, stay.ending.clone());
+    let within = Duration::from_secs(60);
+
+    let restarting = world.directory.restart(&alice, Some(within)).await.unwrap();
+    tokio::time::sleep(within / 2).await;
+    assert!(matches!(&*ending.borrow(), Some(Ending::Soon { can_be_kept: false, .. })), "{:?}", ending.borrow());
+    drop(restarting.done);
+    settle().await;
+    assert_eq!(*ending.borrow(), Some(Ending::Stays));
+    tokio::time::sleep(within).await;
+    assert_eq!(*ending.borrow(), Some(Ending::Stays));
+
+    let restarting = world.directory.restart(&alice, Some(within)).await.unwrap();
+    let mut told = ending.clone();
+    told.wait_for(|ending| matches!(ending, Some(Ending::Stopping(_)))).await.unwrap();
+    drop(restarting.done);
+    tokio::time::sleep(within).await;
+    assert_eq!(world.state("alice"), Some(ContainerState::Running), "started again, whoever listens");
+}
